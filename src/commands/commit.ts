@@ -1,0 +1,139 @@
+/**
+ * The only code that changes state. A command reads and locks what it needs through `tx.sql`, writes rows by
+ * compare-and-set, and says what must be witnessed (`tx.witness`) and what must happen outside (`tx.send`). The
+ * events and outbox rows are inserted last, in one statement, and all of it commits together or not at all.
+ * No network call belongs in here.
+ */
+import { sql, type Transaction } from 'kysely';
+import type { Schema } from '../db/schema.ts';
+import { type AuditActor, type AuditEvent, auditLine } from '../domain/audit-event.ts';
+import { isRefusal, Refusal } from '../domain/errors.ts';
+import { newId } from '../domain/ids.ts';
+import type { Ctx, PersonActor } from './context.ts';
+
+/** A duty of Halligan itself, by the name of its worker. */
+export type SystemActor = { readonly system: string };
+export type Actor = PersonActor | SystemActor;
+
+export type OutboxTopic = 'grant-due' | 'revoke-lease';
+export interface OutboxMessage {
+  readonly topic: OutboxTopic;
+  /** Ids and an epoch, and when it is due; nothing else. */
+  readonly payload: { readonly id: string; readonly epoch: number; readonly dueAt: string; readonly target?: string };
+}
+
+export interface Tx {
+  readonly sql: Transaction<Schema>;
+  /** The one clock: Postgres' own time at the start of this transaction. */
+  readonly now: Date;
+  witness(event: Omit<AuditEvent, 'actor'>): void;
+  send(message: OutboxMessage): void;
+}
+
+/** The channel on which other processes hear that the outbox or a request has changed. */
+export const changesChannel = 'halligan_changes';
+
+export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { system: actor.system } : { id: actor.id, name: actor.name, via: actor.via });
+
+/**
+ * Runs `body` in one transaction. A `Refusal` rolls everything back and is thrown on; with `refused`, the refusal
+ * itself is then witnessed in a transaction of its own. Deadlocks and serialization failures are run again, at most
+ * three times. A broken constraint becomes the refusal of the rule that it is named after.
+ */
+export async function commit<T>(
+  ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>,
+  actor: Actor,
+  body: (tx: Tx) => Promise<T>,
+  refused?: (refusal: Refusal) => Omit<AuditEvent, 'actor'>,
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await once(ctx, actor, body);
+    } catch (error) {
+      const refusal = asRefusal(error);
+      if (refusal === 'again' && attempt < 4) continue;
+      const known = refusal === 'again' ? new Refusal('conflict') : refusal;
+      if (known && refused) {
+        const event = refused(known);
+        await once(ctx, actor, async (tx) => tx.witness({ ...event, data: { ...event.data, code: known.code } }));
+      }
+      throw known ?? error;
+    }
+  }
+}
+
+async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
+  const events: AuditEvent[] = [];
+  const messages: OutboxMessage[] = [];
+  const result = await ctx.db.transaction().execute(async (trx) => {
+    const { now } = await sql<{ now: Date }>`SELECT date_trunc('milliseconds', now()) AS now`.execute(trx).then((r) => r.rows[0] as { now: Date });
+    const value = await body({
+      sql: trx,
+      now,
+      witness: (event) => void events.push({ ...event, actor: auditActor(actor) }),
+      send: (message) => void messages.push(message),
+    });
+    await writeDown(trx, now, events, messages);
+    return value;
+  });
+  if (messages.length > 0) ctx.nudge();
+  return result;
+}
+
+/** Inserts the events and the outbox rows, and tells the listeners which requests and grants changed: one round trip. */
+async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[]): Promise<void> {
+  if (events.length === 0 && messages.length === 0) return;
+  const rows = events.map((event) => {
+    const id = newId('event', now.getTime());
+    return {
+      id,
+      at: now,
+      type: event.type,
+      actor_id: 'id' in event.actor ? event.actor.id : null,
+      person_id: event.person ?? ('id' in event.actor ? event.actor.id : null),
+      request_id: event.request ?? null,
+      grant_id: event.grant ?? null,
+      lease_id: event.lease ?? null,
+      incident: event.incident ?? null,
+      entitlements: [...(event.entitlements ?? [])],
+      line: auditLine(id, now, event),
+    };
+  });
+  const requests = [...new Set(events.flatMap((event) => event.request ?? []))].slice(0, 50);
+  const note = requests.length > 0 || messages.length > 0 ? JSON.stringify({ outbox: messages.length > 0, requests }) : null;
+  await sql`
+    WITH events AS (
+      INSERT INTO audit_event (id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line)
+      SELECT id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line
+      FROM jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) AS e(id text, at timestamptz, type text, actor_id text, person_id text, request_id text, grant_id text,
+        lease_id text, incident text, entitlements text[], line text)
+    ), messages AS (
+      INSERT INTO outbox (topic, payload) SELECT topic, payload FROM jsonb_to_recordset(${JSON.stringify(messages)}::jsonb) AS m(topic text, payload jsonb)
+    )
+    SELECT CASE WHEN ${note}::text IS NOT NULL THEN pg_notify(${changesChannel}, ${note}::text) END`.execute(trx);
+}
+
+/** What the database's "no" means, by the name of the constraint that said it. */
+const constraintRefusals: Record<string, Refusal> = {
+  decision_never_by_requester: new Refusal('self_decision'),
+  decision_once_per_person: new Refusal('decision_repeated'),
+  lease_one_live_per_entitlement: new Refusal('lease_conflict', 'Another claim for the same entitlement is under way.', {
+    next: 'Wait a few seconds and claim again.',
+  }),
+  review_never_by_holder: new Refusal('reviewer_not_allowed'),
+  idempotency_key_once: new Refusal('conflict', 'The same Idempotency-Key is being used at this moment.', { next: 'Send it again.' }),
+  grant_ended_only_when_leases_are_gone: new Refusal('conflict'),
+};
+
+function asRefusal(error: unknown): Refusal | 'again' | undefined {
+  if (isRefusal(error)) return error;
+  const { code, constraint } = (error ?? {}) as { code?: string; constraint?: string };
+  if (code === '40001' || code === '40P01') return 'again';
+  if (constraint && constraintRefusals[constraint]) return constraintRefusals[constraint];
+  return undefined;
+}
+
+/** For compare-and-set updates: one row must have changed. */
+export function assertChanged(result: { numUpdatedRows: bigint } | undefined): void {
+  if (result?.numUpdatedRows !== 1n) throw new Refusal('conflict');
+}

@@ -1,0 +1,35 @@
+/** What every command gets: everything it may touch, and nothing global. */
+import type pg from 'pg';
+import type { Logger } from 'pino';
+import type { Db } from '../db/pool.ts';
+import type { Entitlement, People } from '../domain/entitlement.ts';
+import type { Member } from '../domain/policy.ts';
+import type { Target } from '../domain/provider.ts';
+
+/** A person who acts, through which surface, and how they logged in. */
+export interface PersonActor extends Member {
+  readonly name: string;
+  /** `device` logins may ask and claim, but not decide. */
+  readonly via: 'web' | 'cli' | 'device' | 'api';
+  /** The session or token, so that it can be ended. Public id. */
+  readonly loginId: string;
+  readonly authAt: Date;
+}
+
+/** The loaded policy, replaced whole when the config changes. */
+export interface Policy {
+  readonly entitlements: ReadonlyMap<string, Entitlement>;
+  readonly auditors: People;
+  readonly admins: People;
+  readonly maxPendingPerPerson: number;
+}
+
+export interface Ctx {
+  readonly db: Db;
+  readonly pool: pg.Pool;
+  readonly targets: ReadonlyMap<string, Target>;
+  readonly policy: Policy;
+  readonly log: Logger;
+  /** Told after each commit that wrote to the outbox, so that this process need not wait for the notification. */
+  readonly nudge: () => void;
+}

@@ -1,0 +1,84 @@
+/** What became of a revocation at the target: gone as read back, or failed and to be tried again, for ever. */
+import { move } from '../db/stores/move.ts';
+import { lockGrant } from '../db/stores/open-leases.ts';
+import { leaseMachine, nextTryInSeconds, transition } from '../domain/lifecycle.ts';
+import type { Gone } from '../domain/provider.ts';
+import { issueDeadlineMs } from './claim-lease.ts';
+import { commit } from './commit.ts';
+import type { Ctx } from './context.ts';
+import { aboutLease, endLease, settleGrant } from './end-lease.ts';
+
+type Small = Pick<Ctx, 'db' | 'log' | 'nudge'>;
+const actor = { system: 'revoke-lease' } as const;
+
+export type Revocation =
+  | { readonly gone: Gone }
+  | { readonly failed: { readonly message: string; readonly code: string; readonly cut: { at: Date; sessionsCut: number } | undefined } };
+
+/**
+ * Writes the result for the lease if it still is `revoking` at this epoch; a late or repeated result changes nothing.
+ * A lease that was never revealed is believed gone only when its claim can make nothing any more.
+ */
+export async function recordRevocation(ctx: Small, leaseId: string, epoch: number, result: Revocation): Promise<void> {
+  await commit(ctx, actor, async (tx) => {
+    const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirst();
+    const grant = found && (await lockGrant(tx.sql, found.grant_id));
+    const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirst();
+    if (!grant || !lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
+    const about = aboutLease(lease, grant);
+    const cutAt = 'gone' in result ? (result.gone.cutAt ?? tx.now) : result.failed.cut?.at;
+    const sessionsCut = 'gone' in result ? result.gone.sessionsCut : (result.failed.cut?.sessionsCut ?? 0);
+    const cut = cutAt && !lease.cut_at ? { cut_at: cutAt } : {};
+    if (cutAt && !lease.cut_at) tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
+
+    const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
+    if ('gone' in result && (lease.revealed_at || tx.now >= settlesAt)) {
+      const outcome = transition(leaseMachine, lease.state, 'gone', {}, tx.now);
+      if ('refuse' in outcome) return;
+      await move(tx.sql, 'lease', lease, outcome.to, { ...cut, read_back_at: tx.now, next_try_at: null, last_error: null });
+      tx.witness({ ...about, type: outcome.auditEvent, data: { reason: lease.end_reason, tries: lease.tries + 1, notes: [...result.gone.notes] } });
+      await settleGrant(tx, grant);
+      return;
+    }
+    const failed = 'failed' in result ? result.failed : undefined;
+    const tries = lease.tries + 1;
+    const nextTryAt = failed ? new Date(tx.now.getTime() + nextTryInSeconds(tries) * 1_000) : settlesAt;
+    const next = await move(tx.sql, 'lease', lease, 'revoking', {
+      ...cut,
+      tries,
+      next_try_at: nextTryAt,
+      last_error: failed ? failed.message.slice(0, 500) : null,
+    });
+    if (failed) tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
+    tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: next, dueAt: nextTryAt.toISOString(), target: lease.target } });
+  });
+}
+
+/** A claim that never finished, found after a crash: its lease is ended like any other. */
+export async function endUnfinished(ctx: Small, leaseId: string): Promise<void> {
+  await commit(ctx, { system: 'reconcile-leases' }, async (tx) => {
+    const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirstOrThrow();
+    const grant = await lockGrant(tx.sql, found.grant_id);
+    const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirstOrThrow();
+    if (grant && lease.state === 'issuing') await endLease(tx, lease, grant, 'unfinished');
+  });
+}
+
+/** A live lease whose object is gone before its time: somebody else removed it. It is witnessed, and ended like any other. */
+export async function endVanished(ctx: Small, leaseId: string): Promise<void> {
+  await commit(ctx, { system: 'reconcile-leases' }, async (tx) => {
+    const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirstOrThrow();
+    const grant = await lockGrant(tx.sql, found.grant_id);
+    const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirstOrThrow();
+    if (!grant || lease.state !== 'live') return;
+    tx.witness({ ...aboutLease(lease, grant), type: 'lease.vanished', data: { handle: lease.handle } });
+    await endLease(tx, lease, grant, 'vanished');
+  });
+}
+
+/** An object with our marker that no open lease explained was ended at its target. */
+export async function recordAdopted(ctx: Small, target: string, externalName: string, leaseId: string, gone: Gone): Promise<void> {
+  await commit(ctx, { system: 'reconcile-leases' }, async (tx) =>
+    tx.witness({ type: 'lease.adopted', lease: leaseId, data: { target, externalName, sessionsCut: gone.sessionsCut } }),
+  );
+}

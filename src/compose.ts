@@ -1,0 +1,239 @@
+/** Puts a process together out of a config: database, targets, workers, web. The only file that knows all the rooms, beside `main.ts`, which calls it. */
+import { readFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Router } from 'express';
+import type pg from 'pg';
+import pino, { type Logger } from 'pino';
+import { signerFrom } from './audit/checkpoint.ts';
+import { createSealer, type Sealer } from './audit/seal.ts';
+import { createAuth } from './auth/auth.ts';
+import { changesChannel } from './commands/commit.ts';
+import type { Ctx, Policy } from './commands/context.ts';
+import type { Config } from './config/load.ts';
+import { readSecret, type SecretRef } from './config/secrets.ts';
+import { listen } from './db/listen.ts';
+import { migrationsPending } from './db/migrate.ts';
+import { connectionOf, openDb, openPool } from './db/pool.ts';
+import type { Target } from './domain/provider.ts';
+import { createApp, type Health } from './http/app.ts';
+import { auditRoutes } from './http/routes/audit.ts';
+import { cliLoginRoutes } from './http/routes/cli-login.ts';
+import { grantRoutes } from './http/routes/grants.ts';
+import { loginRoutes } from './http/routes/login.ts';
+import { loginApi } from './http/routes/login-api.ts';
+import { meRoutes } from './http/routes/me.ts';
+import { requestRoutes } from './http/routes/requests.ts';
+import { reviewRoutes } from './http/routes/reviews.ts';
+import { sendErrorPage } from './web/error-page.ts';
+import * as loginPages from './web/login-pages.ts';
+import { createPages } from './web/pages.ts';
+import { startWorkers, type Workers } from './workers/start-workers.ts';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+export const migrationsDirectory = join(root, 'migrations');
+export const version: string = (JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string }).version;
+
+/** A start that cannot succeed, in words for the person who started it. */
+export class StartFault extends Error {}
+
+export interface ProcessOptions {
+  readonly web: boolean;
+  readonly worker: boolean;
+  readonly log?: Logger;
+  /** How long to wait for the database; a minute unless set. */
+  readonly databasePatienceMs?: number;
+}
+
+export interface Running {
+  readonly ctx: Ctx & { policy: Policy };
+  readonly sealer: Sealer;
+  readonly workers: Workers | undefined;
+  readonly server: Server | undefined;
+  health(): Promise<Health>;
+  /** Ends what runs, at most 25 s. */
+  stop(): Promise<void>;
+}
+
+/** Logs are for machines; no body, header, cookie or query ever goes into them. */
+export const makeLog = (level: string): Logger =>
+  pino(
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
+    pino.destination({ dest: 2, sync: true }),
+  );
+
+export const policyOf = (config: Config): Policy => ({
+  entitlements: config.entitlements,
+  auditors: config.roles.auditors,
+  admins: config.roles.admins,
+  maxPendingPerPerson: config.limits.pendingPerPerson,
+});
+
+const secretOf = (ref: SecretRef | undefined) => (ref ? () => readSecret(ref) : undefined);
+
+/** Starts a process. Throws `StartFault` when the database stays away, when its tables are not there, or when the port is taken. */
+export async function startProcess(config: Config, options: ProcessOptions): Promise<Running> {
+  const log = options.log ?? makeLog(config.log.level);
+  const password = secretOf(config.database.password);
+  const pool = openPool({
+    connectionString: config.database.url,
+    password,
+    max: config.database.maxConnections,
+    onError: (error) => log.warn({ code: 'database_lost', why: error.message }, 'a database connection broke'),
+  });
+  try {
+    await awaitDatabase(pool, config, log, options.databasePatienceMs ?? 60_000);
+  } catch (error) {
+    await pool.end();
+    throw error;
+  }
+  const targets = connectTargets(config);
+  let nudge = (): void => undefined;
+  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge: () => nudge() };
+  const signer = signerFrom(await readSecret({ file: config.audit.signingKeyFile }));
+  const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
+  const workers = options.worker ? startWorkers(ctx, sealer) : undefined;
+  if (workers) nudge = workers.nudge;
+  const changed = new Set<(requests: readonly string[]) => void>();
+  const listener = listen({
+    connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
+    channel: changesChannel,
+    onConnected: () => nudge(),
+    onError: (error) => log.warn({ code: 'listen_lost', why: error.message }, 'the notification connection broke; sweeps go on'),
+    onMessage: (payload) => {
+      const note = JSON.parse(payload) as { outbox?: boolean; requests?: string[] };
+      if (note.outbox) nudge();
+      for (const tell of changed) tell(note.requests ?? []);
+    },
+  });
+  const health = () => readHealth(pool, sealer, workers);
+  const stopAll = async (server: Server | undefined): Promise<void> => {
+    await closeServer(server);
+    await workers?.stop();
+    await listener.close();
+    await sealer.close();
+    await Promise.all([...targets.values()].map((target) => target.close()));
+    await pool.end();
+  };
+  try {
+    const server = options.web ? await serve(config, { ctx, sealer, health, changed }) : undefined;
+    void checkTargets(ctx, config);
+    return { ctx, sealer, workers, server, health, stop: () => stopAll(server) };
+  } catch (error) {
+    await stopAll(undefined);
+    throw error;
+  }
+}
+
+async function awaitDatabase(pool: pg.Pool, config: Config, log: Logger, patienceMs: number): Promise<void> {
+  const url = new URL(config.database.url);
+  const where = `PostgreSQL at ${url.host}${url.pathname} as ${url.username}`;
+  const until = Date.now() + patienceMs;
+  for (let wait = 500; ; wait = Math.min(5_000, wait * 2)) {
+    try {
+      await pool.query('SELECT 1');
+      break;
+    } catch (error) {
+      const why = (error as Error).message || (error as { code?: string }).code || 'no answer';
+      if (Date.now() + wait > until)
+        throw new StartFault(
+          `${where} did not let us in for ${Math.round(patienceMs / 1_000)} s: ${why}. Is it running, and are database.url and its password right?`,
+        );
+      log.warn({ code: 'database_unavailable', why, againInMs: wait }, `${where} does not let us in yet`);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+  }
+  const pending = await migrationsPending(pool, migrationsDirectory).catch(() => ['0001_house']);
+  if (pending.length > 0) throw new StartFault(`The tables at ${where} are not up to date (${pending.join(', ')}). Run: halligan migrate`);
+}
+
+function connectTargets(config: Config): ReadonlyMap<string, Target> {
+  const folder = dirname(config.file);
+  const resolveSecret = (ref: SecretRef) => readSecret('file' in ref ? { file: join(ref.file.startsWith('/') ? '' : folder, ref.file) } : ref);
+  return new Map([...config.targets.values()].map(({ name, provider, config: block }) => [name, provider.connect(name, block, { readSecret: resolveSecret })]));
+}
+
+/** Says at start what a claim would stumble over. A target that is away stops nobody else. */
+async function checkTargets(ctx: Ctx, config: Config): Promise<void> {
+  await Promise.all(
+    [...ctx.targets.values()].map(async (target) => {
+      const grants = [...config.entitlements.values()].filter((entitlement) => entitlement.target === target.name).map((entitlement) => entitlement.grant);
+      try {
+        for (const fault of await target.check(grants, AbortSignal.timeout(10_000)))
+          ctx.log.error({ code: 'target_fault', target: target.name, next: fault.next }, fault.message);
+      } catch (error) {
+        ctx.log.error({ code: 'target_unreachable', target: target.name, why: (error as Error).message }, `the target ${target.name} could not be checked`);
+      }
+    }),
+  );
+}
+
+interface Surfaces {
+  readonly ctx: Ctx;
+  readonly sealer: Sealer;
+  readonly health: () => Promise<Health>;
+  readonly changed: Set<(requests: readonly string[]) => void>;
+}
+
+async function serve(config: Config, { ctx, sealer, health, changed }: Surfaces): Promise<Server> {
+  const { server } = config;
+  const auth = createAuth({
+    ctx,
+    config: {
+      serverUrl: new URL(server.url),
+      issuer: new URL(config.login.issuer),
+      clientId: config.login.clientId,
+      clientSecret: async () => (config.login.clientSecret ? readSecret(config.login.clientSecret) : undefined),
+      groupsClaim: config.login.groupsClaim,
+      nameClaim: config.login.nameClaim,
+      scopes: config.login.scopes,
+    },
+  });
+  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...auditRoutes, ...loginApi(auth)];
+  const login = Router().use(loginRoutes(auth, loginPages), cliLoginRoutes(auth, loginPages));
+  const pages = createPages({ ctx, auth, changed, loginRoutes: login, logState: () => ({ refused: sealer.status().refused?.message ?? null }) });
+  const app = createApp({ ctx, auth, routes, pages, sendErrorPage, health, trustProxy: server.trustProxy, version });
+  const http = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 10_000, maxHeaderSize: 32_768 }, app);
+  const [host, port] = [
+    server.listen.slice(0, server.listen.lastIndexOf(':')).replace(/^\[|\]$/g, ''),
+    Number(server.listen.slice(server.listen.lastIndexOf(':') + 1)),
+  ];
+  await new Promise<void>((resolve, reject) => {
+    http.once('error', (error: NodeJS.ErrnoException) => {
+      const why =
+        error.code === 'EADDRINUSE'
+          ? `${server.listen} is taken by another process. Stop that one, or set server.listen to a free port in ${config.file}.`
+          : `Cannot listen on ${server.listen} (${error.code}). Change server.listen in ${config.file}.`;
+      reject(new StartFault(why));
+    });
+    http.listen(port, host, resolve);
+  });
+  ctx.log.info({ code: 'listening', url: server.url, listen: server.listen, version }, `halligan is at ${server.url}`);
+  return http;
+}
+
+async function closeServer(server: Server | undefined): Promise<void> {
+  if (!server) return;
+  await new Promise<void>((resolve) => {
+    const patience = setTimeout(() => server.closeAllConnections(), 3_000);
+    server.close(() => {
+      clearTimeout(patience);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}
+
+async function readHealth(pool: pg.Pool, sealer: Sealer, workers: Workers | undefined): Promise<Health> {
+  const faults: { code: string; message: string }[] = [];
+  try {
+    await Promise.race([pool.query('SELECT 1'), new Promise((_, reject) => setTimeout(() => reject(new Error('no answer within 3 s')), 3_000).unref())]);
+  } catch (error) {
+    faults.push({ code: 'database_unavailable', message: `The database does not answer: ${(error as Error).message}` });
+  }
+  const { refused } = sealer.status();
+  if (refused) faults.push({ code: refused.code, message: refused.message });
+  for (const duty of workers?.late() ?? []) faults.push({ code: 'duty_late', message: `${duty} has not ended well for 90 s.` });
+  return { ready: faults.length === 0, faults };
+}

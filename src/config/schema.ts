@@ -1,0 +1,94 @@
+/** The form of the config file. Blocks are strict, secrets come by reference, durations are written as people write them. */
+import { z } from 'zod';
+import { parseDuration } from '../domain/duration.ts';
+import { isRefusal } from '../domain/errors.ts';
+
+const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has lower-case letters, digits and dashes, at most 63, and starts with a letter or digit');
+
+/** A duration such as `90m`; gives seconds. */
+export const duration = z
+  .string()
+  .describe('A duration: 90s, 90m, 1h30m, 2d or PT1H30M. A bare number is refused.')
+  .transform((text, context) => {
+    try {
+      return parseDuration(text);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: isRefusal(error) ? error.message : 'not a duration' });
+      return z.NEVER;
+    }
+  });
+
+const people = z
+  .strictObject({
+    groups: z.array(z.string().min(1)).default([]).describe('Groups of the identity provider.'),
+    people: z.array(z.string().min(1)).default([]).describe('Subjects (the sub claim) of the identity provider.'),
+  })
+  .transform(({ groups, people: subjects }) => ({ groups, subjects }));
+
+const approvalRule = z.strictObject({
+  of: people,
+  count: z.int().min(1).max(20).default(1).describe('How many distinct people of these must approve.'),
+});
+
+const entitlement = z.strictObject({
+  opens: z.string().min(1).max(200).describe('What it opens, in words that finish the sentence "asks to …".'),
+  target: name,
+  grant: z.record(z.string(), z.unknown()).describe("What the target's provider asks for."),
+  owner: z.string().min(1).max(100).describe('Whom to ask about this entitlement.'),
+  eligible: people,
+  approval: z.array(approvalRule).max(8),
+  maxDuration: duration,
+  decideWithin: duration.default(1_800).describe('How long a request waits before it lapses; 30m unless set.'),
+  breakGlass: z.strictObject({ eligible: people, maxDuration: duration }).optional(),
+  review: z.strictObject({ of: people.optional(), within: duration.default(172_800) }).prefault({}),
+});
+
+const listen = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'say host:port, as in 127.0.0.1:8300');
+const url = (schemes: string[]) =>
+  z
+    .string()
+    .refine(
+      (text) => URL.canParse(text) && schemes.includes(new URL(text).protocol),
+      `must be a URL that starts with ${schemes.map((scheme) => `${scheme}//`).join(' or ')}`,
+    );
+
+export const configSchema = z.strictObject({
+  server: z.strictObject({
+    url: url(['https:', 'http:']).describe('The address people use. http only on loopback.'),
+    listen: listen.default('127.0.0.1:8300'),
+    trustProxy: z.int().min(0).max(8).default(0).describe('How many proxies stand in front.'),
+  }),
+  database: z.strictObject({
+    url: url(['postgres:', 'postgresql:']).describe('Without a password: that comes from passwordFile or passwordEnv.'),
+    passwordFile: z.string().optional(),
+    passwordEnv: z.string().optional(),
+    migration: z
+      .strictObject({ url: url(['postgres:', 'postgresql:']), passwordFile: z.string().optional(), passwordEnv: z.string().optional() })
+      .optional()
+      .describe('The role that owns the tables; used by halligan migrate only.'),
+    maxConnections: z.int().min(2).max(200).default(20),
+  }),
+  login: z.strictObject({
+    issuer: url(['https:', 'http:']),
+    clientId: z.string().min(1),
+    clientSecretFile: z.string().optional(),
+    clientSecretEnv: z.string().optional(),
+    groupsClaim: z.string().min(1).default('groups'),
+    nameClaim: z.string().min(1).default('name'),
+    scopes: z.array(z.string()).default(['openid', 'profile']),
+  }),
+  audit: z.strictObject({
+    signingKeyFile: z.string().min(1),
+    checkpoints: z.strictObject({ directory: z.string().min(1) }),
+  }),
+  roles: z
+    .strictObject({ auditors: people.prefault({}), admins: people.prefault({}) })
+    .prefault({})
+    .describe('Who may read the whole log, and who may end any grant.'),
+  limits: z.strictObject({ pendingPerPerson: z.int().min(1).max(1_000).default(20) }).prefault({}),
+  log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
+  targets: z.record(name, z.looseObject({ kind: z.string().min(1) })),
+  entitlements: z.record(name, entitlement),
+});
+
+export type RawConfig = z.output<typeof configSchema>;

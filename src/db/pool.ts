@@ -1,0 +1,45 @@
+/** The connection to Halligan's own database. Reads go through `db`; only `commands/commit.ts` and the audit sequencer open transactions that write. */
+import { Kysely, PostgresDialect } from 'kysely';
+import pg from 'pg';
+import { parseIntoClientConfig } from 'pg-connection-string';
+import type { Schema } from './schema.ts';
+
+export type Db = Kysely<Schema>;
+
+export interface PoolOptions {
+  readonly connectionString: string;
+  /** Read at each new connection, so that a rotated password file is picked up. */
+  readonly password?: (() => Promise<string>) | undefined;
+  /** Most connections at once. */
+  readonly max?: number;
+  readonly applicationName?: string;
+  /** Told of errors on idle connections (the server went away); the pool mends itself. */
+  readonly onError?: (error: Error) => void;
+}
+
+// int8 as a number: positions and sizes stay far below 2^53.
+pg.types.setTypeParser(pg.types.builtins.INT8, Number);
+
+/** What the driver connects with. A password beside the address wins over the one that the driver would read from it. */
+export const connectionOf = (connectionString: string, password?: () => Promise<string>): pg.ClientConfig => ({
+  ...parseIntoClientConfig(connectionString),
+  ...(password ? { password } : {}),
+});
+
+/** A pool of connections. Every statement is ended by the server after 15 s, every connection attempt after 5 s. */
+export function openPool(options: PoolOptions): pg.Pool {
+  const pool = new pg.Pool({
+    ...connectionOf(options.connectionString, options.password),
+    max: options.max ?? 10,
+    application_name: options.applicationName ?? 'halligan',
+    connectionTimeoutMillis: 5_000,
+    statement_timeout: 15_000,
+    query_timeout: 20_000,
+    idle_in_transaction_session_timeout: 30_000,
+    keepAlive: true,
+  });
+  pool.on('error', (error) => options.onError?.(error));
+  return pool;
+}
+
+export const openDb = (pool: pg.Pool): Db => new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });

@@ -1,0 +1,216 @@
+/** The tables of `migrations/`, as kysely needs to know them. */
+import type { ColumnType, Generated } from 'kysely';
+import type { Json } from '../domain/canonical.ts';
+import type { PolicySnapshot } from '../domain/entitlement.ts';
+import type { EndReason, GrantState, LeaseEndReason, LeaseState, RequestState, ReviewState, Verdict } from '../domain/lifecycle.ts';
+
+type At = ColumnType<Date, Date | string, Date | string>;
+type MaybeAt = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
+type DefaultNow = ColumnType<Date, Date | string | undefined, Date | string>;
+/** A jsonb column: written as JSON text, read as a value. */
+type Jsonb<T = Json> = ColumnType<T, string, string>;
+
+export interface PersonTable {
+  id: string;
+  issuer: string;
+  subject: string;
+  name: string;
+  groups: string[];
+  groups_read_at: At;
+  created_at: DefaultNow;
+}
+
+export interface SessionTable {
+  id_hash: Buffer;
+  id: string;
+  person_id: string | null;
+  data: Jsonb;
+  created_at: DefaultNow;
+  seen_at: DefaultNow;
+}
+
+export interface TokenTable {
+  id: string;
+  secret_hash: Buffer;
+  person_id: string;
+  via: 'cli' | 'device';
+  label: string;
+  auth_at: At;
+  created_at: DefaultNow;
+  seen_at: MaybeAt;
+  expires_at: At;
+}
+
+export interface LoginCodeTable {
+  code_hash: Buffer;
+  user_code_hash: Buffer | null;
+  kind: 'cli' | 'device';
+  person_id: string | null;
+  challenge: string | null;
+  redirect_uri: string | null;
+  label: string;
+  auth_at: MaybeAt;
+  polled_at: MaybeAt;
+  denied: Generated<boolean>;
+  created_at: DefaultNow;
+  expires_at: At;
+}
+
+export interface RequestTable {
+  id: string;
+  person_id: string;
+  state: RequestState;
+  epoch: Generated<number>;
+  entitlements: string[];
+  duration_seconds: number;
+  reason: string;
+  incident: string | null;
+  start_at: MaybeAt;
+  break_glass: boolean;
+  policy: Jsonb<PolicySnapshot[]>;
+  policy_hash: string;
+  approver_groups: string[];
+  approver_subjects: string[];
+  reviewer_groups: string[];
+  reviewer_subjects: string[];
+  created_at: DefaultNow;
+  lapses_at: At;
+  decided_at: MaybeAt;
+}
+
+export interface DecisionTable {
+  id: string;
+  request_id: string;
+  requester_id: string;
+  person_id: string;
+  decision: 'approve' | 'deny';
+  reason: string;
+  seen: string;
+  via: string;
+  decided_at: DefaultNow;
+}
+
+export interface GrantTable {
+  id: string;
+  request_id: string;
+  person_id: string;
+  state: GrantState;
+  epoch: Generated<number>;
+  break_glass: boolean;
+  incident: string | null;
+  starts_at: At;
+  ends_at: At;
+  end_reason: EndReason | null;
+  end_note: string | null;
+  ending_at: MaybeAt;
+  ended_at: MaybeAt;
+}
+
+export interface LeaseTable {
+  id: string;
+  grant_id: string;
+  entitlement: string;
+  target: string;
+  kind: string;
+  state: LeaseState;
+  epoch: Generated<number>;
+  external_name: string;
+  handle: string | null;
+  expires_at: At;
+  end_reason: LeaseEndReason | null;
+  created_at: DefaultNow;
+  revealed_at: MaybeAt;
+  revoking_at: MaybeAt;
+  cut_at: MaybeAt;
+  read_back_at: MaybeAt;
+  tries: Generated<number>;
+  next_try_at: MaybeAt;
+  last_error: string | null;
+}
+
+export interface ReviewTable {
+  id: string;
+  grant_id: string;
+  person_id: string;
+  state: ReviewState;
+  epoch: Generated<number>;
+  due_at: At;
+  created_at: DefaultNow;
+  closed_by: string | null;
+  closed_at: MaybeAt;
+  verdict: Verdict | null;
+  notes: string | null;
+}
+
+export interface IdempotencyTable {
+  person_id: string;
+  key: string;
+  body_hash: string;
+  object_id: string;
+  created_at: DefaultNow;
+}
+
+export interface OutboxTable {
+  id: Generated<number>;
+  topic: string;
+  payload: Jsonb<Record<string, Json>>;
+  created_at: DefaultNow;
+}
+
+export interface AuditEventTable {
+  id: string;
+  position: Generated<number>;
+  at: At;
+  type: string;
+  actor_id: string | null;
+  person_id: string | null;
+  request_id: string | null;
+  grant_id: string | null;
+  lease_id: string | null;
+  incident: string | null;
+  entitlements: string[];
+  line: string;
+}
+
+export interface AuditPendingTable {
+  event_id: string;
+  position: number;
+}
+
+export interface AuditLeafTable {
+  index: number;
+  event_id: string;
+  hash: Buffer;
+}
+
+export interface AuditNodeTable {
+  level: number;
+  index: number;
+  hash: Buffer;
+}
+
+export interface AuditCheckpointTable {
+  size: number;
+  root: Buffer;
+  note: string;
+  signed_at: DefaultNow;
+}
+
+export interface Schema {
+  person: PersonTable;
+  session: SessionTable;
+  token: TokenTable;
+  login_code: LoginCodeTable;
+  request: RequestTable;
+  decision: DecisionTable;
+  access_grant: GrantTable;
+  lease: LeaseTable;
+  review: ReviewTable;
+  idempotency: IdempotencyTable;
+  outbox: OutboxTable;
+  audit_event: AuditEventTable;
+  audit_pending: AuditPendingTable;
+  audit_leaf: AuditLeafTable;
+  audit_node: AuditNodeTable;
+  audit_checkpoint: AuditCheckpointTable;
+}

@@ -1,0 +1,20 @@
+/** People as the policy sees them, read now. */
+import type { Transaction } from 'kysely';
+import type { Member } from '../../domain/policy.ts';
+import type { Schema } from '../schema.ts';
+
+/** The person with their groups as last read at the identity provider; locked against a change of groups until the end of the transaction. */
+export async function memberNow(trx: Transaction<Schema>, personId: string): Promise<Member & { name: string }> {
+  return trx.selectFrom('person').select(['id', 'subject', 'groups', 'name']).where('id', '=', personId).forShare().executeTakeFirstOrThrow();
+}
+
+/** Everyone who approved this request, with their groups as they are now. */
+export async function approversOf(trx: Transaction<Schema>, requestId: string): Promise<Member[]> {
+  return trx
+    .selectFrom('decision')
+    .innerJoin('person', 'person.id', 'decision.person_id')
+    .select(['person.id', 'person.subject', 'person.groups'])
+    .where('decision.request_id', '=', requestId)
+    .where('decision.decision', '=', 'approve')
+    .execute();
+}

@@ -1,0 +1,137 @@
+/** Who may ask, who may decide, and whether enough of them have. Pure; the stricter answer always wins, and an empty list is nobody. */
+import { formatDuration } from './duration.ts';
+import type { ApprovalRule, Entitlement, People } from './entitlement.ts';
+import { Refusal } from './errors.ts';
+
+/** A person as the policy sees them. */
+export interface Member {
+  readonly id: string;
+  readonly subject: string;
+  readonly groups: readonly string[];
+}
+
+export const isOneOf = (people: People, member: Member): boolean =>
+  people.subjects.includes(member.subject) || people.groups.some((group) => member.groups.includes(group));
+
+export const mayAsk = (entitlement: Entitlement, member: Member): boolean => isOneOf(entitlement.eligible, member);
+export const mayBreakGlass = (entitlement: Entitlement, member: Member): boolean =>
+  entitlement.breakGlass !== null && isOneOf(entitlement.breakGlass.eligible, member);
+
+/** Whether some rule of some of these entitlements counts this person. The requester is for the caller to exclude. */
+export const mayDecide = (entitlements: readonly Entitlement[], member: Member): boolean =>
+  entitlements.some((entitlement) => entitlement.approval.some((rule) => isOneOf(rule.of, member)));
+
+export const mayReview = (entitlements: readonly Entitlement[], member: Member): boolean =>
+  entitlements.some((entitlement) => isOneOf(entitlement.review.of, member));
+
+/**
+ * How many approvals each rule of one entitlement has. A person counts for one rule only, so rules are filled by a
+ * maximum matching: someone in two groups is used where they are needed.
+ */
+export function fillRules(rules: readonly ApprovalRule[], approvers: readonly Member[]): number[] {
+  const seats = rules.flatMap((rule, index) => Array.from({ length: rule.count }, () => index));
+  const seatOf = new Map<string, number>();
+  const holder: (Member | undefined)[] = seats.map(() => undefined);
+
+  const place = (member: Member, tried: Set<number>): boolean => {
+    for (const [seat, ruleIndex] of seats.entries()) {
+      const rule = rules[ruleIndex];
+      if (tried.has(seat) || !rule || !isOneOf(rule.of, member)) continue;
+      tried.add(seat);
+      const sitting = holder[seat];
+      if (sitting && !place(sitting, tried)) continue;
+      holder[seat] = member;
+      seatOf.set(member.id, seat);
+      return true;
+    }
+    return false;
+  };
+  for (const member of new Map(approvers.map((approver) => [approver.id, approver])).values()) place(member, new Set());
+
+  const filled = rules.map(() => 0);
+  for (const seat of seatOf.values()) {
+    const rule = seats[seat];
+    if (rule !== undefined) filled[rule] = (filled[rule] ?? 0) + 1;
+  }
+  return filled;
+}
+
+/** Whether these approvers satisfy every rule of every entitlement. An entitlement without rules is never satisfied. */
+export const quorumMet = (entitlements: readonly Entitlement[], requesterId: string, approvers: readonly Member[]): boolean => {
+  const others = approvers.filter((approver) => approver.id !== requesterId);
+  return (
+    entitlements.length > 0 &&
+    entitlements.every((entitlement) => {
+      const filled = fillRules(entitlement.approval, others);
+      return entitlement.approval.length > 0 && entitlement.approval.every((rule, index) => (filled[index] ?? 0) >= rule.count);
+    })
+  );
+};
+
+export interface Asked {
+  readonly entitlements: readonly Entitlement[];
+  readonly durationSeconds: number;
+  readonly breakGlass: boolean;
+}
+
+/** Throws why this person may not ask for this; returns nothing when they may. All or nothing. */
+export function assertMayAsk(asked: Asked, member: Member): void {
+  for (const entitlement of asked.entitlements) {
+    if (asked.breakGlass && !entitlement.breakGlass)
+      throw new Refusal('break_glass_not_offered', `${entitlement.name} cannot be opened by break-glass.`, { next: 'Ask for it without break-glass.' });
+    const allowed = asked.breakGlass ? mayBreakGlass(entitlement, member) : mayAsk(entitlement, member);
+    if (!allowed)
+      throw new Refusal('not_eligible', `You may not ask for ${entitlement.name}${asked.breakGlass ? ' by break-glass' : ''}.`, {
+        next: `${entitlement.owner} owns it and can change that.`,
+      });
+  }
+  const { most, name } = longest(asked.entitlements, asked.breakGlass);
+  if (asked.durationSeconds > most) {
+    throw new Refusal(
+      'duration_too_long',
+      `The most for ${name}${asked.breakGlass ? ' by break-glass' : ''} is ${formatDuration(most)}; you asked for ${formatDuration(asked.durationSeconds)}.`,
+      {
+        next: `Ask for ${formatDuration(most)} or less.`,
+      },
+    );
+  }
+}
+
+/** The shortest of the entitlements' limits, in seconds, and whose it is. */
+export function longest(entitlements: readonly Entitlement[], breakGlass: boolean): { most: number; name: string } {
+  let most = Number.POSITIVE_INFINITY;
+  let name = '';
+  for (const entitlement of entitlements) {
+    const limit = breakGlass ? (entitlement.breakGlass?.maxDurationSeconds ?? 0) : entitlement.maxDurationSeconds;
+    if (limit < most) {
+      most = limit;
+      name = entitlement.name;
+    }
+  }
+  return { most, name };
+}
+
+/** Why a rule of this entitlement can never be met, whoever is at work; undefined when it can. */
+export function impossibleRule(entitlement: Entitlement): string | undefined {
+  if (entitlement.approval.length === 0) return 'nobody can approve it: approval has no rule';
+  for (const rule of entitlement.approval) {
+    if (rule.of.groups.length > 0) continue;
+    const named = new Set(rule.of.subjects);
+    if (named.size === 0) return 'nobody can approve it: a rule names no group and no person';
+    if (rule.count > named.size) return `a rule needs ${rule.count} people and names ${named.size}`;
+    const askers = entitlement.eligible.groups.length === 0 ? entitlement.eligible.subjects : [];
+    const everyAskerIsStuck = askers.length > 0 && askers.every((asker) => named.size - (named.has(asker) ? 1 : 0) < rule.count);
+    if (everyAskerIsStuck) return 'only the requester themself could approve it';
+  }
+  const named = entitlement.approval.every((rule) => rule.of.groups.length === 0);
+  if (named) {
+    const subjects = [...new Set(entitlement.approval.flatMap((rule) => rule.of.subjects))];
+    const filled = fillRules(
+      entitlement.approval,
+      subjects.map((subject) => ({ id: subject, subject, groups: [] })),
+    );
+    if (entitlement.approval.some((rule, index) => (filled[index] ?? 0) < rule.count))
+      return 'its rules together need more people than they name, since a person counts once';
+  }
+  return undefined;
+}

@@ -1,0 +1,132 @@
+/**
+ * What a provider must do. A provider is the code for one *kind* of target; `connect` gives one *target*.
+ *
+ * The contract, which `test/support/provider-contract.ts` runs against the real thing:
+ * - issuing twice under one external name leaves one credential (the second answer's secret is the one that works);
+ * - revoking twice, in parallel, or what is not there, succeeds;
+ * - `revoke` cuts access in a commit of its own before it cleans up, and returns only when the target, read again, no longer has the object;
+ * - a crash between create and record is found by `inspect` under the external name, and by `sweep`;
+ * - the credential's end at the target is the grant's end, set when it is made;
+ * - no error, and nothing but `Issued.secret`, carries a secret;
+ * - every call ends by its `signal`.
+ */
+import type { z } from 'zod';
+import type { Json } from './canonical.ts';
+import { type ErrorCode, Refusal } from './errors.ts';
+
+/** How to name one lease at its target. All of it is public and is written into the target as our marker. */
+export interface LeaseRef {
+  readonly leaseId: string;
+  /** Deterministic, committed before anything is created: `hg_` and the lease id. */
+  readonly externalName: string;
+}
+
+export interface LeaseSpec extends LeaseRef {
+  readonly grantId: string;
+  /** Who it is for, in words that may stand at the target (a comment, a tag). */
+  readonly person: string;
+  /** The end of the grant. The credential ends there by itself, with Halligan dead. */
+  readonly endsAt: Date;
+  /** The entitlement's `grant` block, as `grantSchema` parsed it. */
+  readonly grant: unknown;
+}
+
+/** What the holder sees, once. `secret` is never stored or logged; everything else may be. */
+export interface Issued {
+  /** The public name of the credential at the target: a user name, an access key id, an accessor. */
+  readonly handle: string;
+  /** The end as the target itself gave it back. */
+  readonly expiresAt: Date;
+  /** Where to connect, in the kind's own public words: host, port, database, user. */
+  readonly connection: Readonly<Record<string, string>>;
+  readonly secret: Readonly<Record<string, string>>;
+}
+
+/** What the target holds under a name, read now. */
+export type Inspected =
+  | { readonly state: 'absent' }
+  | { readonly state: 'present'; readonly usable: boolean; readonly expiresAt: Date | null; readonly openSessions: number };
+
+/** Proof that a lease is gone. Times are the target's own. */
+export interface Gone {
+  /** When new logins were refused and open sessions were cut; null when the object was already absent. */
+  readonly cutAt: Date | null;
+  readonly sessionsCut: number;
+  /** Things of the holder that were kept or dropped, in words for the audit log: `3 objects reassigned to halligan_leftovers`. */
+  readonly notes: readonly string[];
+}
+
+/** What a role opens, in the target's own terms, for an approver's eyes. */
+export interface Description {
+  /** One line: `a login in orders_ro: SELECT on 14 tables of orders`. */
+  readonly summary: string;
+  /** The list behind the line, shortened to at most 200 lines. */
+  readonly details: readonly string[];
+}
+
+/** How long after a grant's end something can still work, in seconds, or null where there is no bound. */
+export interface Limits {
+  /** A new login. */
+  readonly newLogin: { readonly alive: number; readonly dead: number | null };
+  /** A session already open. */
+  readonly openSession: { readonly alive: number; readonly dead: number | null };
+}
+
+/** One thing wrong with a target, in words with what to do; found at start and shown by the claim too. */
+export interface TargetFault {
+  readonly message: string;
+  readonly next: string;
+}
+
+/** One target, connected. Every call throws `ProviderError` on failure and nothing else. */
+export interface Target {
+  readonly name: string;
+  readonly kind: string;
+  readonly limits: Limits;
+  /** Rights, reachability and the existence of what these `grants` (parsed `grant` blocks) open. An empty list is good news. */
+  check(grants: readonly unknown[], signal: AbortSignal): Promise<TargetFault[]>;
+  describe(grant: unknown, signal: AbortSignal): Promise<Description>;
+  issue(spec: LeaseSpec, signal: AbortSignal): Promise<Issued>;
+  inspect(ref: LeaseRef, signal: AbortSignal): Promise<Inspected>;
+  revoke(ref: LeaseRef, signal: AbortSignal): Promise<Gone>;
+  /** Every object that bears our marker, whichever process made it. */
+  sweep(signal: AbortSignal): Promise<LeaseRef[]>;
+  close(): Promise<void>;
+}
+
+export interface Provider {
+  readonly kind: string;
+  /** The `targets.<name>` block of the config, without `kind`. Strict. */
+  readonly targetSchema: z.ZodType;
+  /** The `entitlements.<name>.grant` block. Strict. */
+  readonly grantSchema: z.ZodType;
+  connect(name: string, config: unknown, options: TargetOptions): Target;
+  /** The grant block in one public line, for pages that must not wait for the target: `role orders_ro`. */
+  grantInWords(grant: unknown): string;
+}
+
+export interface TargetOptions {
+  /** Reads a secret named by the config, each time it is needed, so that a rotated file is picked up. */
+  readSecret(ref: { file: string } | { env: string }): Promise<string>;
+}
+
+/** A target's failure. `message` is safe to show and to store. */
+export class ProviderError extends Refusal {
+  /** Set when access was cut although clean-up failed. */
+  readonly cut: { at: Date; sessionsCut: number } | undefined;
+  /** True when the target certainly made nothing. */
+  readonly nothingMade: boolean;
+  constructor(
+    code: Extract<ErrorCode, `target_${string}`>,
+    message: string,
+    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean } = {},
+  ) {
+    super(code, message, more.next === undefined ? {} : { next: more.next });
+    this.name = 'ProviderError';
+    this.cut = more.cut;
+    this.nothingMade = more.nothingMade ?? false;
+  }
+}
+
+/** Facts that may stand in an audit event. */
+export type PublicFacts = { readonly [key: string]: Json };

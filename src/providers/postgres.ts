@@ -1,0 +1,168 @@
+/**
+ * Logins on a PostgreSQL server (14 or newer), without anything else in between. A lease is a role of its own, a member
+ * of the entitlement's group role, with `VALID UNTIL` the grant's end: the server itself refuses it afterwards. The
+ * password is made here and only its SCRAM verifier is sent. Ending is in `postgres-revoke.ts`.
+ */
+import type pg from 'pg';
+import { z } from 'zod';
+import { type Inspected, type Issued, type LeaseRef, type LeaseSpec, type Limits, type Provider, ProviderError, type Target } from '../domain/provider.ts';
+import { checkTarget } from './postgres-check.ts';
+import { describeRole } from './postgres-describe.ts';
+import { mustBeGivable } from './postgres-group.ts';
+import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres-marker.ts';
+import { revoke } from './postgres-revoke.ts';
+import { newPassword, scramVerifier } from './postgres-scram.ts';
+import {
+  againWhenConcurrent,
+  type Door,
+  gate,
+  lockLease,
+  openDoor,
+  quoteName,
+  quoteText,
+  sqlOf,
+  type TargetConfig,
+  targetSchema,
+  transaction,
+} from './postgres-sql.ts';
+
+const grantSchema = z.strictObject({ role: z.string().min(1).max(63).describe('the group role whose member the login becomes') });
+type Grant = z.infer<typeof grantSchema>;
+
+/**
+ * See docs/providers.md, which says how each was measured. A login begun after the end is refused at once; but PostgreSQL
+ * judges VALID UNTIL when the exchange of a login begins, so one that was begun before the end and held back may be
+ * finished as long as `authentication_timeout` (60 s unless changed) lasts. NOLOGIN, which Halligan sets, stops that too.
+ */
+const limits: Limits = { newLogin: { alive: 1, dead: 60 }, openSession: { alive: 1, dead: null } };
+
+export const postgres: Provider = {
+  kind: 'postgres',
+  targetSchema,
+  grantSchema,
+  grantInWords: (grant) => `role ${(grant as Grant).role}`,
+  connect(name, config, options): Target {
+    const door = openDoor(name, config as TargetConfig, options);
+    // People's calls share a few sessions, so that however many ask at once, ending access never waits behind them.
+    const asked = gate(4);
+    return {
+      name,
+      kind: 'postgres',
+      limits,
+      check: (grants, signal) =>
+        checkTarget(
+          door,
+          grants.map((grant) => (grant as Grant).role),
+          signal,
+        ),
+      describe: (grant, signal) =>
+        asked(signal, name, () => door.run(signal, 'reading what the role opens', (client) => describe(client, door, grant as Grant))),
+      issue: (spec, signal) => asked(signal, name, () => issue(door, spec, signal)),
+      inspect: (ref, signal) => door.run(signal, 'looking at a login', (client) => inspect(client, ref)),
+      revoke: (ref, signal) => revoke(door, ref, signal),
+      sweep: (signal) => door.run(signal, 'looking for logins', sweep),
+      close: () => door.close(),
+    };
+  },
+};
+
+async function describe(client: pg.ClientBase, door: Door, { role }: Grant): ReturnType<Target['describe']> {
+  await mustBeGivable(client, door.name, role, door.config.leftoversRole);
+  return describeRole(client, role, door.config.database);
+}
+
+/** One transaction: the whole login, with its end and our marker, or nothing. Under a name that is already this lease's, the new password replaces the old one. */
+async function issue(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<Issued> {
+  const { config } = door;
+  const password = newPassword();
+  const verifier = scramVerifier(password);
+  let certain = true;
+  const make = (client: pg.ClientBase) =>
+    transaction(
+      client,
+      () =>
+        makeRole(client, door, spec, verifier, () => {
+          certain = false;
+        }),
+      () => {
+        certain = false;
+      },
+    );
+  try {
+    const expiresAt = await againWhenConcurrent(() => door.run(signal, 'making a login', make));
+    return {
+      handle: spec.externalName,
+      expiresAt,
+      connection: { host: config.host, port: String(config.port), database: config.database, user: spec.externalName, sslmode: config.tls },
+      secret: { password },
+    };
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error;
+    throw new ProviderError(error.code as ConstructorParameters<typeof ProviderError>[0], error.message, { ...nextFor(error, door), nothingMade: certain });
+  }
+}
+
+/** A plain refusal of rights while making a role has one usual reason; the check names every other. */
+function nextFor(error: ProviderError, door: Door): { next?: string } {
+  if (sqlOf(error).code === '42501' && /create role/i.test(sqlOf(error).message))
+    return { next: `As a superuser there: ALTER ROLE ${quoteName(door.config.user)} CREATEROLE;` };
+  return error.next === undefined ? {} : { next: error.next };
+}
+
+async function makeRole(client: pg.ClientBase, door: Door, spec: LeaseSpec, verifier: Promise<string>, alreadyThere: () => void): Promise<Date> {
+  const { role: group } = spec.grant as Grant;
+  await lockLease(client, spec.externalName);
+  const found = await readRole(client, spec.externalName);
+  if (found) alreadyThere();
+  await mustBeGivable(client, door.name, group, door.config.leftoversRole);
+  const {
+    rows: [clock],
+  } = await client.query<{ now: Date; modern: boolean }>(
+    `SELECT pg_catalog.clock_timestamp() AS now, pg_catalog.current_setting('server_version_num')::int >= 160000 AS modern`,
+  );
+  if (!clock || clock.now >= spec.endsAt)
+    throw new ProviderError('target_failed', `${door.name}: by the target's clock (${clock?.now.toISOString()}) the grant is already over.`);
+  const name = quoteName(spec.externalName);
+  const what = `CONNECTION LIMIT ${door.config.connectionLimit} VALID UNTIL ${quoteText(spec.endsAt.toISOString())} PASSWORD ${quoteText(await verifier)}`;
+  if (found) {
+    if (!isOurs(spec, found)) throw new ProviderError('target_forbids', `${door.name} already has a role ${spec.externalName} that is not this lease's.`);
+    if (!found.canLogin) throw new ProviderError('target_failed', `${door.name}: the login ${spec.externalName} is already being ended.`);
+    await client.query(`ALTER ROLE ${name} ${what}`);
+  } else {
+    // Without SET the holder cannot become the group role, so whatever is made belongs to the login and is found when it ends.
+    const membership = `GRANT ${quoteName(group)} TO ${name}${clock.modern ? ' WITH INHERIT TRUE, SET FALSE, ADMIN FALSE' : ''}`;
+    await client.query(
+      `CREATE ROLE ${name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS ${what}; ${membership}; COMMENT ON ROLE ${name} IS ${quoteText(markerOf(spec))}`,
+    );
+  }
+  const made = await readRole(client, spec.externalName);
+  if (!made?.validUntil) throw new ProviderError('target_failed', `${door.name} gave back a login without an end.`);
+  return made.validUntil;
+}
+
+/** A role under the name counts even without our marker: saying `absent` of something that can log in would be worse than a question too many. */
+async function inspect(client: pg.ClientBase, ref: LeaseRef): Promise<Inspected> {
+  const role = await readRole(client, ref.externalName);
+  if (!role) return { state: 'absent' };
+  const {
+    rows: [clock],
+  } = await client.query<{ now: Date }>('SELECT pg_catalog.clock_timestamp() AS now');
+  const ended = role.validUntil !== null && clock !== undefined && role.validUntil <= clock.now;
+  return { state: 'present', usable: role.canLogin && !ended, expiresAt: role.validUntil, openSessions: (await sessionsOf(client, role.oid)).length };
+}
+
+/**
+ * Logins belong to the whole server, so this also shows those that were issued through another target of the same server
+ * with the same role of ours. Those that another Halligan made with a role of its own are not ours to see (16 and newer).
+ */
+async function sweep(client: pg.ClientBase): Promise<LeaseRef[]> {
+  const { rows } = await client.query<{ name: string; comment: string | null }>(
+    `SELECT r.rolname AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment FROM pg_catalog.pg_roles r
+      WHERE r.rolname LIKE 'hg\\_%' AND (pg_catalog.current_setting('server_version_num')::int < 160000 OR pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION'))
+      ORDER BY r.rolname`,
+  );
+  return rows.flatMap(({ name, comment }) => {
+    const leaseId = leaseIn(comment ?? '');
+    return leaseId === null ? [] : [{ leaseId, externalName: name }];
+  });
+}

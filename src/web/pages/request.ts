@@ -1,0 +1,161 @@
+/** One request, whole: who, why, what exactly, until when; the decision for those who may take it, the claim for its holder, the story for everybody. */
+import { type Claimed, claimLease } from '../../commands/claim-lease.ts';
+import { decideRequest } from '../../commands/decide-request.ts';
+import { decideInput, parse } from '../../commands/inputs.ts';
+import { storyOf } from '../../db/read-models/audit-events.ts';
+import { type EntitlementView, type RequestView, readRequest } from '../../db/read-models/requests.ts';
+import { isRefusal, type Refusal } from '../../domain/errors.ts';
+import { shortSeen } from '../../domain/seen.ts';
+import { html, type Part, personText } from '../html.ts';
+import { csrfField } from '../layout.ts';
+import { goTo, send, type View } from '../view.ts';
+import { asks, burn, detail, leaseState, left, limitsInWords, listed, relative, requestState, sentence, time } from '../words.ts';
+import { problem } from './ask.ts';
+import { whoCanDecide } from './now.ts';
+
+interface Extra {
+  readonly refusal?: Refusal | undefined;
+  readonly claimed?: Claimed;
+  readonly reason?: string;
+}
+
+export async function requestPage(view: View, id: string, extra: Extra = {}): Promise<void> {
+  const { ctx, actor } = view;
+  const request = await readRequest(ctx.db, ctx.policy, ctx.policy.entitlements, actor, id);
+  const story = await storyOf(ctx.db, id);
+  const now = new Date();
+  await send(view, {
+    title: request.entitlements.map((entitlement) => entitlement.name).join(', '),
+    current: request.mayDecide ? '/decide' : '/',
+    live: !extra.claimed && !extra.refusal,
+    heading: request.mayDecide
+      ? asks(request)
+      : html`${request.entitlements.map((entitlement) => entitlement.name).join(', ')} for ${personText(request.person.name)}`,
+    sub: summary(request, now),
+    body: [
+      problem(extra.refusal),
+      extra.claimed && secretNote(extra.claimed),
+      html`<div class="two"><div>${request.mayDecide ? decideSide(view, request, extra.reason) : ''}${request.mine && !extra.claimed ? useIt(view, request) : ''}<h2>The story</h2><ol class="story">${story.map(
+        (event, index) =>
+          html`<li class="${look(event.type)}${index === story.length - 1 ? ' now' : ''}">${time(event.at, now)}<div>${sentence(event)}<br><span class="soft">${detail(event)}</span></div></li>`,
+      )}</ol>${request.mayDecide ? '' : opened(request)}</div>${aside(view, request, now)}</div>`,
+    ],
+    ...(extra.refusal ? { status: 422 } : {}),
+  });
+}
+
+const bad = [
+  'request.denied',
+  'request.lapsed',
+  'decision.refused',
+  'claim.refused',
+  'access.refused',
+  'lease.revocation-failed',
+  'lease.vanished',
+  'grant.revoked',
+];
+const look = (type: string): string => (bad.includes(type) ? 'bad' : type === 'request.glass-broken' ? 'glass' : '');
+
+function summary(request: RequestView, now: Date): Part {
+  const { grant } = request;
+  const incident = request.incident ? html` · <a href="/active?incident=${request.incident}">${request.incident}</a>` : '';
+  if (grant && grant.state === 'active') return html`${requestState(request)} · ${left(grant.endsAt, now)} left, until ${time(grant.endsAt, now)}${incident}`;
+  if (grant)
+    return html`${requestState(request)}${grant.endedAt ? html` ${relative(grant.endedAt, now)}` : ''}${grant.endNote ? html` · “${personText(grant.endNote)}”` : ''}${incident}`;
+  if (request.state === 'pending')
+    return html`${request.breakGlass ? html`<span class="state glass">break-glass</span> · ` : ''}${requestState(request)} · asked ${relative(request.createdAt, now)} · lapses ${relative(request.lapsesAt, now)} if nobody decides${incident}`;
+  const why = request.state === 'lapsed' ? 'nobody decided in time' : (request.decisions.find((decision) => decision.decision === 'deny')?.reason ?? '');
+  return html`${requestState(request)}${why ? html` · ${personText(why)}` : ''} · asked ${relative(request.createdAt, now)}${incident}${request.mine ? html` · <a href="/ask?entitlement=${request.entitlements[0]?.name ?? ''}">ask again</a>` : ''}`;
+}
+
+/** What would be opened, in the target's own terms. */
+const opens = (
+  entitlement: EntitlementView,
+): Part => html`<tr><td><a href="/entitlements#${entitlement.name}">${entitlement.name}</a><span class="under">${entitlement.target}, <code>${entitlement.grant}</code></span></td>
+<td>${
+  entitlement.described
+    ? html`${entitlement.described.summary}<span class="under">read from the target when it was asked for</span>${entitlement.described.details.length > 0 ? html`<details><summary class="soft">show all ${entitlement.described.details.length}</summary><ul class="list">${entitlement.described.details.map((line) => html`<li><code>${personText(line)}</code></li>`)}</ul></details>` : ''}`
+    : html`<span class="state over">could not be read</span><span class="under">${entitlement.unreadable ?? ''}</span>`
+}</td></tr>`;
+
+const opened = (request: RequestView): Part => html`<h2>What it opens</h2><table><tbody>${request.entitlements.map(opens)}</tbody></table>`;
+
+function decideSide(view: View, request: RequestView, typed = ''): Part {
+  const limits = listed([...new Set(request.entitlements.map((entitlement) => limitsInWords(view.ctx.targets.get(entitlement.target)?.limits ?? null)))]);
+  return html`<h2>Why</h2><blockquote>${personText(request.reason)}</blockquote>${request.incident ? html`<p><a href="/active?incident=${request.incident}">${request.incident}</a></p>` : ''}
+<h2>What would be opened</h2><table><tbody>${request.entitlements.map(opens)}
+<tr><td>Ends</td><td>${request.durationInWords} after ${request.startAt ? html`${time(request.startAt, new Date())}` : 'the last approval'}<span class="under">${limits}</span></td></tr></tbody></table>
+<h2>Your decision</h2><form method="post" action="/requests/${request.id}/decide">${csrfField(view.csrf)}<input type="hidden" name="seen" value="${request.seen}">
+<label for="reason">Reason <span class="soft">(kept for ever, shown to ${personText(request.person.name)})</span></label><textarea id="reason" name="reason" rows="2" maxlength="2000" required>${typed}</textarea>
+<div class="actions"><button class="first" name="decision" value="approve">Approve for ${request.durationInWords}</button><button class="end" name="decision" value="deny">Deny</button><span class="soft">you decide on exactly this page · <code title="${request.seen}">${shortSeen(request.seen)}</code></span></div></form>`;
+}
+
+function useIt(view: View, request: RequestView): Part {
+  const { grant } = request;
+  if (grant?.state !== 'active') return '';
+  return html`<h2 id="use">Use it</h2><table><tbody>${request.entitlements.map((entitlement) => {
+    const lease = grant.leases.find((one) => one.entitlement === entitlement.name && one.state === 'live');
+    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ends this one</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan psql ${entitlement.name}</code> needs no copying.</span></td>
+<td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<input type="hidden" name="request" value="${request.id}"><button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
+  })}</tbody></table>`;
+}
+
+function secretNote(claimed: Claimed): Part {
+  const { connection, secret, handle } = claimed.issued;
+  const psql = `psql "host=${connection['host'] ?? ''} port=${connection['port'] ?? ''} dbname=${connection['database'] ?? ''} user=${handle}${connection['sslmode'] ? ` sslmode=${connection['sslmode']}` : ''}"`;
+  const rows: [string, string, boolean][] = [
+    ['Command', psql, false],
+    ['User', handle, false],
+    ...Object.entries(secret).map(([name, value]): [string, string, boolean] => [name[0]?.toUpperCase() + name.slice(1), value, true]),
+  ];
+  return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; claiming again makes a new login and ends this one. It ends at ${time(claimed.expiresAt, new Date())}.
+<dl class="secret">${rows.map(([name, value, masked]) => html`<dt>${name}</dt><dd>${masked ? html`<span class="mask" tabindex="0" data-secret>${value}</span>` : value}</dd><dd><button type="button" data-copy="${value}" hidden>Copy</button></dd>`)}</dl>
+<p class="soft">The password is readable while it is pointed at or focused. In a terminal <code>halligan psql ${claimed.entitlement}</code> needs no copying.</p></div>`;
+}
+
+function aside(view: View, request: RequestView, now: Date): Part {
+  const { grant } = request;
+  return html`<aside><h2>Who</h2><dl><dt>Person</dt><dd>${personText(request.person.name)}</dd><dt>Asked</dt><dd>${relative(request.createdAt, now)}</dd><dt>For</dt><dd>${request.durationInWords}${request.breakGlass ? html`, <span class="state glass">break-glass</span>` : ''}</dd>${request.mayDecide ? '' : html`<dt>Why</dt><dd>${personText(request.reason)}</dd>`}</dl>
+<h2>Rules</h2><dl>${request.rules.map((rule) => html`<dt>${rule.of}</dt><dd><span class="state ${rule.filled >= rule.count ? 'live' : 'wait'}">${rule.filled} of ${rule.count}</span>${request.entitlements.length > 1 ? html` <span class="soft">${rule.entitlement}</span>` : ''}</dd>`)}${request.state === 'pending' ? html`<dt>Now</dt><dd class="soft">${whoCanDecide(request)}</dd>` : ''}</dl>
+${grant && grant.leases.length > 0 ? html`<h2>Logins</h2><dl class="leases">${grant.leases.map((lease) => html`<dt><code>${lease.handle}</code></dt><dd>${leaseState(lease, now)}<span class="under">${lease.entitlement}${lease.lastError ? html`<br>${personText(lease.lastError)}` : ''}</span></dd>`)}</dl>` : ''}
+${grant?.state === 'active' ? html`<h2>To come</h2><dl><dt>${time(grant.endsAt, now)}</dt><dd>sessions cut, login removed, read back</dd><dt>after</dt><dd>${grant.review ? 'a review by somebody else' : 'no review: not break-glass'}</dd></dl>${burn(grant, now)}` : ''}
+${grant?.review ? html`<h2>Review</h2><p><a href="/reviews#${grant.review.id}">${grant.review.state === 'due' ? html`due ${relative(grant.review.dueAt, now)}` : (grant.review.verdict ?? 'closed')}</a></p>` : ''}
+${endIt(view, request)}</aside>`;
+}
+
+function endIt(view: View, request: RequestView): Part {
+  const { grant } = request;
+  if (request.mine && request.state === 'pending')
+    return html`<h2>Changed your mind?</h2><form class="inline" method="post" action="/requests/${request.id}/withdraw">${csrfField(view.csrf)}<button>Withdraw</button></form>`;
+  if (!grant || (grant.state !== 'active' && grant.state !== 'scheduled')) return '';
+  if (request.mine)
+    return html`<h2>End it now</h2><form class="inline" method="post" action="/grants/${grant.id}/return">${csrfField(view.csrf)}<button>Give back</button></form>`;
+  return html`<h2>End it now</h2>${revokeForm(view, grant.id)}`;
+}
+
+/** Ending somebody's access asks first, for a reason. */
+export const revokeForm = (view: View, grantId: string): Part =>
+  html`<details class="confirm"><summary class="btn end">Revoke…</summary><form method="post" action="/grants/${grantId}/revoke">${csrfField(view.csrf)}<label>Reason <span class="soft">(kept for ever)</span><input name="reason" required maxlength="2000" autocomplete="off"></label><div class="actions"><button class="end">End it now</button></div></form></details>`;
+
+export async function decideSubmit(view: View, id: string): Promise<void> {
+  const { decision, reason, seen } = (view.request.body ?? {}) as Record<string, unknown>;
+  try {
+    const decided = await decideRequest(view.ctx, view.actor, id, parse(decideInput, { decision, reason, seen }, 'form'));
+    goTo(view, `/requests/${id}`, decided.state === 'denied' ? 'denied' : decided.state === 'approved' ? 'approved' : 'counted');
+  } catch (error) {
+    if (!isRefusal(error) || isRefusal(error, 'not_found')) throw error;
+    await requestPage(view, id, { refusal: error, ...(typeof reason === 'string' ? { reason } : {}) });
+  }
+}
+
+/** The one page that carries a secret. It is the answer to the claim itself, never kept and never followed. */
+export async function claimSubmit(view: View, grantId: string): Promise<void> {
+  const { entitlement, request } = (view.request.body ?? {}) as Record<string, unknown>;
+  try {
+    const claimed = await claimLease(view.ctx, view.actor, grantId, typeof entitlement === 'string' ? entitlement : '');
+    await requestPage(view, String(request), { claimed });
+  } catch (error) {
+    if (!isRefusal(error) || isRefusal(error, 'not_found')) throw error;
+    await requestPage(view, String(request), { refusal: error });
+  }
+}

@@ -1,0 +1,55 @@
+/** A duty: something done again and again, never twice at once, also at once when nudged. A failure is logged and does not end it. */
+import type { Logger } from 'pino';
+
+export interface Duty {
+  /** Do it now, or once more when it is being done. */
+  nudge(): void;
+  /** When it last ended well; undefined before the first time. */
+  lastOk(): Date | undefined;
+  stop(): Promise<void>;
+}
+
+export function startDuty(log: Logger, name: string, everyMs: number, work: () => Promise<void>): Duty {
+  let timer: NodeJS.Timeout | undefined;
+  let running: Promise<void> | undefined;
+  let again = false;
+  let stopped = false;
+  let lastOk: Date | undefined;
+  let failures = 0;
+
+  const run = (): void => {
+    clearTimeout(timer);
+    if (stopped) return;
+    if (running !== undefined) {
+      again = true;
+      return;
+    }
+    running = work()
+      .then(() => {
+        lastOk = new Date();
+        if (failures > 0) log.info({ code: 'duty_mended', duty: name, failures }, `${name} works again`);
+        failures = 0;
+      })
+      .catch((error: Error) => {
+        failures++;
+        if (failures === 1 || failures % 30 === 0)
+          log.error({ code: 'duty_failed', duty: name, failures, why: error.message }, `${name} failed; it goes on trying`);
+      })
+      .finally(() => {
+        running = undefined;
+        const soon = again && failures === 0;
+        again = false;
+        if (!stopped) timer = setTimeout(run, soon ? 0 : everyMs);
+      });
+  };
+  run();
+  return {
+    nudge: run,
+    lastOk: () => lastOk,
+    async stop() {
+      stopped = true;
+      clearTimeout(timer);
+      await running;
+    },
+  };
+}

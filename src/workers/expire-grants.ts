@@ -1,0 +1,65 @@
+/** The sweep over the due-index: what is over ends, what is near is put on the queue, what should start starts, what nobody decided lapses. It needs Postgres only. */
+import { sql } from 'kysely';
+import type { Ctx } from '../commands/context.ts';
+import { expireGrant } from '../commands/end-grant.ts';
+import { startGrant } from '../commands/start-grant.ts';
+import { lapseRequest } from '../commands/withdraw-request.ts';
+import { isRefusal } from '../domain/errors.ts';
+import type { Queue } from '../queue/port.ts';
+import { jobOf, nearMs } from './relay-outbox.ts';
+
+type Small = Pick<Ctx, 'db' | 'log' | 'nudge'>;
+const batch = 1_000;
+const near = sql<Date>`now() + ${nearMs / 1_000} * interval '1 second'`;
+
+/** Puts every grant that ends within two minutes on the queue. A grant whose end is past goes first. */
+export async function sweepDueGrants(ctx: Small, queue: Queue): Promise<void> {
+  const rows = await ctx.db
+    .selectFrom('access_grant')
+    .select(['id', 'epoch', 'ends_at'])
+    .where('state', 'in', ['scheduled', 'active'])
+    .where('ends_at', '<', near)
+    .orderBy('ends_at')
+    .limit(batch * 20)
+    .execute();
+  for (const row of rows) await queue.add(jobOf('grant-due', { id: row.id, epoch: row.epoch, dueAt: row.ends_at.toISOString() }));
+}
+
+/** The job: ends one grant. When this process' clock ran ahead of Postgres', it says so by throwing `conflict`, and the sweep tries again. */
+export async function runGrantDue(ctx: Small, grantId: string): Promise<void> {
+  for (let tries = 0; ; tries++) {
+    try {
+      await expireGrant(ctx, grantId);
+      return;
+    } catch (error) {
+      if (!isRefusal(error, 'conflict') || tries >= 20) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
+
+/** Starts scheduled grants whose time has come, and marks requests that lapsed. One that somebody else moved first is passed over. */
+export async function sweepStartsAndLapses(ctx: Small): Promise<void> {
+  const starts = await ctx.db
+    .selectFrom('access_grant')
+    .select('id')
+    .where('state', '=', 'scheduled')
+    .where('starts_at', '<=', sql<Date>`now()`)
+    .limit(batch)
+    .execute();
+  for (const { id } of starts) await passing(startGrant(ctx, id));
+  const lapses = await ctx.db
+    .selectFrom('request')
+    .select('id')
+    .where('state', '=', 'pending')
+    .where('lapses_at', '<=', sql<Date>`now()`)
+    .limit(batch)
+    .execute();
+  for (const { id } of lapses) await passing(lapseRequest(ctx, id));
+}
+
+async function passing(work: Promise<unknown>): Promise<void> {
+  await work.catch((error: unknown) => {
+    if (!isRefusal(error)) throw error;
+  });
+}

@@ -1,0 +1,42 @@
+/**
+ * Compares what targets hold under our marker with what rows say, both ways. A claim that a crash cut short is ended;
+ * an object that no open lease explains is ended at the target; a live lease whose object is gone is witnessed and ended.
+ */
+import { sql } from 'kysely';
+import { issueDeadlineMs } from '../commands/claim-lease.ts';
+import type { Ctx } from '../commands/context.ts';
+import { endUnfinished, endVanished, recordAdopted } from '../commands/record-revocation.ts';
+import type { Target } from '../domain/provider.ts';
+
+type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
+const sweepDeadlineMs = 15_000;
+
+export async function reconcileLeases(ctx: Small): Promise<void> {
+  const unfinished = await ctx.db
+    .selectFrom('lease')
+    .select('id')
+    .where('state', '=', 'issuing')
+    .where('created_at', '<', sql<Date>`now() - ${(issueDeadlineMs + 2_000) / 1_000} * interval '1 second'`)
+    .limit(1_000)
+    .execute();
+  for (const { id } of unfinished) await endUnfinished(ctx, id);
+  const results = await Promise.allSettled([...ctx.targets.values()].map((target) => reconcileTarget(ctx, target)));
+  for (const result of results)
+    if (result.status === 'rejected')
+      ctx.log.warn({ code: 'reconcile_failed', why: (result.reason as Error).message }, 'a target could not be compared; it will be again');
+}
+
+async function reconcileTarget(ctx: Small, target: Target): Promise<void> {
+  // Rows first: a lease whose intent is committed after this reading may have an object, and is then looked up again below.
+  const live = await ctx.db.selectFrom('lease').select(['id', 'external_name']).where('target', '=', target.name).where('state', '=', 'live').execute();
+  const held = await target.sweep(AbortSignal.timeout(sweepDeadlineMs));
+  const names = new Set(held.map((ref) => ref.externalName));
+  // By name alone: two targets on one server, seen through one role, hold each other's leases.
+  for (const ref of held) {
+    const row = await ctx.db.selectFrom('lease').select(['id', 'state']).where('external_name', '=', ref.externalName).executeTakeFirst();
+    if (row && row.state !== 'revoked' && row.state !== 'void') continue;
+    const gone = await target.revoke(ref, AbortSignal.timeout(sweepDeadlineMs));
+    await recordAdopted(ctx, target.name, ref.externalName, ref.leaseId, gone);
+  }
+  for (const lease of live) if (!names.has(lease.external_name)) await endVanished(ctx, lease.id);
+}

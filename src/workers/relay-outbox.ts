@@ -1,0 +1,51 @@
+/** Carries messages from the outbox to the queue, at least once: a row is deleted in the transaction that has already enqueued it. */
+import { sql } from 'kysely';
+import type { OutboxMessage } from '../commands/commit.ts';
+import type { Db } from '../db/pool.ts';
+import { type Job, type JobKind, jobId, type Queue } from '../queue/port.ts';
+
+/** Work that is due later than this stays in Postgres, where the sweep finds it in time. */
+export const nearMs = 120_000;
+const batch = 500;
+
+export const jobOf = (topic: JobKind, payload: OutboxMessage['payload']): Job => ({
+  id: jobId(topic, payload.id, payload.epoch),
+  kind: topic,
+  lane: topic === 'grant-due' ? 'expiry' : `target:${payload.target ?? ''}`,
+  dueAt: new Date(payload.dueAt),
+  subject: payload.id,
+  epoch: payload.epoch,
+});
+
+/** Empties the outbox; returns how many messages it carried. */
+export async function relayOutbox(db: Db, queue: Queue): Promise<number> {
+  let carried = 0;
+  for (;;) {
+    const count = await db.transaction().execute(async (trx) => {
+      const rows = await trx
+        .selectFrom('outbox')
+        .select(['id', 'topic', 'payload', sql<Date>`now()`.as('now')])
+        .orderBy('id')
+        .limit(batch)
+        .forUpdate()
+        .skipLocked()
+        .execute();
+      for (const row of rows) {
+        const job = jobOf(row.topic as JobKind, row.payload as OutboxMessage['payload']);
+        if (job.dueAt.getTime() - row.now.getTime() < nearMs) await queue.add(job);
+      }
+      if (rows.length > 0)
+        await trx
+          .deleteFrom('outbox')
+          .where(
+            'id',
+            'in',
+            rows.map((row) => row.id),
+          )
+          .execute();
+      return rows.length;
+    });
+    carried += count;
+    if (count < batch) return carried;
+  }
+}

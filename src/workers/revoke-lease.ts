@@ -1,0 +1,47 @@
+/** Ends a lease at its target and writes down what the target says. It reads Postgres first, so a job that is late, doubled or forged ends nothing that should live. */
+import { sql } from 'kysely';
+import type { Ctx } from '../commands/context.ts';
+import { recordRevocation } from '../commands/record-revocation.ts';
+import { isRefusal } from '../domain/errors.ts';
+import { ProviderError } from '../domain/provider.ts';
+import type { Queue } from '../queue/port.ts';
+import { jobOf, nearMs } from './relay-outbox.ts';
+
+/** A target has this long for one try. */
+export const revokeDeadlineMs = 20_000;
+type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
+
+export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<void> {
+  const lease = await ctx.db.selectFrom('lease').select(['id', 'target', 'state', 'epoch', 'external_name']).where('id', '=', leaseId).executeTakeFirst();
+  if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
+  const target = ctx.targets.get(lease.target);
+  if (!target) {
+    const message = `The target ${lease.target} is not in the config, so its lease cannot be ended. Put the target back; the entitlement may stay out.`;
+    await recordRevocation(ctx, leaseId, epoch, { failed: { message, code: 'target_unreachable', cut: undefined } });
+    return;
+  }
+  try {
+    const gone = await target.revoke({ leaseId: lease.id, externalName: lease.external_name }, signal);
+    await recordRevocation(ctx, leaseId, epoch, { gone });
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    ctx.log.warn({ code: 'revocation_failed', lease: leaseId, target: lease.target, why: error.message }, 'ending a lease failed; it will be tried again');
+    await recordRevocation(ctx, leaseId, epoch, {
+      failed: { message: error.message, code: error.code, cut: error instanceof ProviderError ? error.cut : undefined },
+    });
+  }
+}
+
+/** Puts every lease whose next try is near on the queue: the certainty behind the outbox' promptness. */
+export async function sweepRevocations(ctx: Pick<Ctx, 'db'>, queue: Queue): Promise<void> {
+  const rows = await ctx.db
+    .selectFrom('lease')
+    .select(['id', 'epoch', 'target', 'next_try_at'])
+    .where('state', '=', 'revoking')
+    .where('next_try_at', '<', sql<Date>`now() + ${nearMs / 1_000} * interval '1 second'`)
+    .orderBy('next_try_at')
+    .limit(20_000)
+    .execute();
+  for (const row of rows)
+    await queue.add(jobOf('revoke-lease', { id: row.id, epoch: row.epoch, target: row.target, dueAt: (row.next_try_at ?? new Date(0)).toISOString() }));
+}

@@ -1,0 +1,63 @@
+/** Starts every duty of a worker: relay, sweeps, reconcile, seal. Each runs on, whatever the others do. */
+import { sql } from 'kysely';
+import type { Sealer } from '../audit/seal.ts';
+import type { Ctx } from '../commands/context.ts';
+import { embeddedQueue } from '../queue/embedded.ts';
+import type { Job, Queue } from '../queue/port.ts';
+import { startDuty } from './duty.ts';
+import { runGrantDue, sweepDueGrants, sweepStartsAndLapses } from './expire-grants.ts';
+import { reconcileLeases } from './reconcile-leases.ts';
+import { relayOutbox } from './relay-outbox.ts';
+import { revokeDeadlineMs, runRevokeLease, sweepRevocations } from './revoke-lease.ts';
+
+export interface Workers {
+  readonly queue: Queue;
+  /** Something was put into the outbox. */
+  nudge(): void;
+  /** Names of duties that have not ended well for a minute. */
+  late(): string[];
+  /** The difference to Postgres' clock, in milliseconds. */
+  clockOffsetMs(): number;
+  stop(): Promise<void>;
+}
+
+export const sweepEveryMs = 2_000;
+const reconcileEveryMs = 30_000;
+
+export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
+  let offset = 0;
+  const started = Date.now();
+  const queue = embeddedQueue({
+    lanes: (lane) => (lane === 'expiry' ? { concurrency: 4, deadlineMs: 15_000 } : { concurrency: 4, deadlineMs: revokeDeadlineMs }),
+    now: () => Date.now() + offset,
+    onFailure: (job, error) =>
+      ctx.log.warn({ code: 'job_failed', job: job.id, why: (error as Error).message }, 'a job failed; the sweep will find its work again'),
+  });
+  queue.start((job: Job, signal) => (job.kind === 'grant-due' ? runGrantDue(ctx, job.subject) : runRevokeLease(ctx, job.subject, job.epoch, signal)));
+
+  const relay = startDuty(ctx.log, 'relay-outbox', 1_000, async () => void (await relayOutbox(ctx.db, queue)));
+  const sweep = startDuty(ctx.log, 'expire-grants', sweepEveryMs, async () => {
+    const before = Date.now();
+    const { rows } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(ctx.db);
+    if (rows[0]) offset = rows[0].now.getTime() - (before + Date.now()) / 2;
+    await sweepDueGrants(ctx, queue);
+    await sweepRevocations(ctx, queue);
+    await sweepStartsAndLapses(ctx);
+  });
+  const reconcile = startDuty(ctx.log, 'reconcile-leases', reconcileEveryMs, () => reconcileLeases(ctx));
+  const seal = startDuty(ctx.log, 'seal-audit', 500, async () => {
+    while (((await sealer.sealOnce())?.sealed ?? 0) > 0);
+  });
+  const duties = { 'relay-outbox': relay, 'expire-grants': sweep, 'reconcile-leases': reconcile, 'seal-audit': seal };
+  return {
+    queue,
+    nudge: relay.nudge,
+    late: () => Object.entries(duties).flatMap(([name, duty]) => ((duty.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
+    clockOffsetMs: () => offset,
+    async stop() {
+      await Promise.all([relay.stop(), sweep.stop(), reconcile.stop()]);
+      await queue.stop(20_000);
+      await seal.stop();
+    },
+  };
+}
