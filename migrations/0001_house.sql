@@ -227,6 +227,7 @@ CREATE TABLE audit_event (
 );
 CREATE INDEX audit_event_by_time ON audit_event (at, position);
 CREATE INDEX audit_event_of_request ON audit_event (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX audit_event_of_grant ON audit_event (grant_id) WHERE grant_id IS NOT NULL;
 CREATE INDEX audit_event_of_person ON audit_event (person_id) WHERE person_id IS NOT NULL;
 
 -- Events without an index yet. The sequencer empties it.

@@ -258,7 +258,9 @@ async function publishMissing(context: Context): Promise<number> {
   const head = await newestCheckpoint(db);
   refuseIfAhead(newest, head?.size ?? 0);
   if (!head) return 0;
-  if (!newest && head.size > 0) log.warn({ size: head.size, directory }, 'Nothing was published here yet: every checkpoint is written from the beginning.');
+  if (!newest && (await db.selectFrom('audit_checkpoint').select('size').where('size', '<', head.size).limit(1).executeTakeFirst())) {
+    log.warn({ size: head.size, directory }, 'Nothing is published in this directory: every checkpoint is written again from the beginning.');
+  }
   await inDirectory(directory, async () => {
     await appendLines(directory, checkedLines(context, appended));
     await failpoint?.('seal.appended');

@@ -46,9 +46,12 @@ export type OpenedNote = { readonly head: Head } | { readonly fault: 'signature'
 
 const bad = (fault: 'signature' | 'form', message: string): OpenedNote => ({ fault, message });
 
+// Control characters below U+0020 other than newline.
+const forbidden = /[^\P{Cc}\n\u007f-\u009f]/u;
+
 /** Checks a signed note and reads the checkpoint inside. Signatures by other keys are ignored, as the specification asks; ours must be there and fit. */
 export function openNote(note: string, by: VerifierKey): OpenedNote {
-  if (/[\u0000-\u0009\u000b-\u001f]/.test(note) || !note.endsWith('\n')) return bad('form', 'it is not a signed note');
+  if (forbidden.test(note) || !note.endsWith('\n')) return bad('form', 'it is not a signed note');
   const split = note.lastIndexOf('\n\n');
   if (split < 0) return bad('form', 'it is not a signed note');
   const text = note.slice(0, split + 1);

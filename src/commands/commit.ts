@@ -83,8 +83,10 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, bod
 /** Inserts the events and the outbox rows, and tells the listeners which requests and grants changed: one round trip. */
 async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[]): Promise<void> {
   if (events.length === 0 && messages.length === 0) return;
-  const rows = events.map((event) => {
-    const id = newId('event', now.getTime());
+  // In one transaction the ids rise in the order of the events, so that lists by id read like the story.
+  const ids = events.map(() => newId('event', now.getTime())).sort();
+  const rows = events.map((event, index) => {
+    const id = ids[index] ?? '';
     return {
       id,
       at: now,

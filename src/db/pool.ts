@@ -39,6 +39,8 @@ export function openPool(options: PoolOptions): pg.Pool {
     keepAlive: true,
   });
   pool.on('error', (error) => options.onError?.(error));
+  // A connection that breaks while it is in use fails its query; without a listener of its own it would end the process.
+  pool.on('connect', (client) => client.on('error', (error) => options.onError?.(error)));
   return pool;
 }
 

@@ -33,11 +33,11 @@ export interface IdentityProvider {
 
 /** The five people of the demo. The names of the groups are those of `config/`. */
 export const demoPeople = (): DevelopmentPerson[] => [
-  { subject: 'oncall', name: 'On-call engineer', groups: ['oncall'] },
-  { subject: 'lead', name: 'Team lead', groups: ['leads'] },
-  { subject: 'security', name: 'Security engineer', groups: ['security'] },
-  { subject: 'auditor', name: 'Auditor', groups: ['auditors'] },
-  { subject: 'admin', name: 'Administrator', groups: ['admins'] },
+  { subject: 'oncall', name: 'oncall', groups: ['oncall'] },
+  { subject: 'lead', name: 'lead', groups: ['leads'] },
+  { subject: 'security', name: 'security', groups: ['security'] },
+  { subject: 'auditor', name: 'auditor', groups: ['auditors'] },
+  { subject: 'admin', name: 'admin', groups: ['admins'] },
 ];
 
 /** Starts the provider on 127.0.0.1. Rejects when the port is taken. */

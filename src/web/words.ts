@@ -22,6 +22,7 @@ export const time = (at: Date, now: Date): Html => html`<time datetime="${at.toI
 export function relative(at: Date, now: Date): Html {
   const seconds = Math.round((at.getTime() - now.getTime()) / 1_000);
   const size = Math.abs(seconds);
+  if (size < 3) return html`<time datetime="${at.toISOString()}" title="${at.toISOString()}">just now</time>`;
   const words =
     size < 90
       ? `${size} s`

@@ -80,6 +80,7 @@ describe('sealing', () => {
     expect((await stat(directory)).mode & 0o777).toBe(0o700);
     expect(await text('latest')).toMatch(/^halligan\.test\/audit\n5\n/);
     expect(await verifyPublished()).toMatchObject({ ok: true, entries: 5, checkpoints: 1 });
+    expect(sealer.logged).toEqual([]);
     await sealer.close();
   });
   test('goes on over many checkpoints and over stored nodes, and the whole verifies', async () => {

@@ -1,7 +1,7 @@
 /** Logs made by the writer's own code, without a database: for the verifier's tests and for measuring it. */
 import { createWriteStream } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { checkpointBody, generateSigningKey, type Signer, signerFrom } from '../../src/audit/checkpoint.ts';
 import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/tree.ts';
@@ -64,9 +64,3 @@ export async function writeSynthetic(folder: string, sizes: readonly number[], s
 
 /** Sizes of checkpoints every `step` entries up to `size`. */
 export const every = (step: number, size: number): number[] => [...Array.from({ length: Math.ceil(size / step) - 1 }, (_, i) => (i + 1) * step), size];
-
-/** The folder of a path, made when missing. */
-export async function folderOf(path: string): Promise<string> {
-  await mkdir(dirname(path), { recursive: true });
-  return dirname(path);
-}

@@ -80,7 +80,7 @@ test.each([
   expect(await refusalOf(await browser.submit('/login/cli', { ...goodAsk, ...change, decision: 'confirm' }))).toBe('400 bad_input');
   const events = await app.events('login.refused');
   expect(events).toHaveLength(before + 2);
-  expect(events.at(-1)).toMatchObject({ actor: { name: 'On-call engineer' }, data: { way: 'cli', code: 'bad_input', reason: fault } });
+  expect(events.at(-1)).toMatchObject({ actor: { name: 'oncall' }, data: { way: 'cli', code: 'bad_input', reason: fault } });
 });
 
 test('a code works once, also when it is sent three times at once', async () => {

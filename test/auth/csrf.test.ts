@@ -50,7 +50,7 @@ test.each(forged)('%s is refused with csrf_refused, and witnessed', async (_what
   const events = await app.events('access.refused');
   expect(events).toHaveLength(before + 1);
   expect(events.at(-1)).toMatchObject({
-    actor: { name: 'On-call engineer', via: 'web' },
+    actor: { name: 'oncall', via: 'web' },
     data: { code: 'csrf_refused', method: 'POST', path: '/api/v1/change' },
   });
 });

@@ -114,7 +114,16 @@ export async function listAuditEvents(db: Db, readers: Readers, viewer: Viewer, 
 
 /** What happened to one request, oldest first, at most 500 events. The caller has checked that the viewer may see the request. */
 export async function storyOf(db: Db, requestId: string): Promise<AuditEventView[]> {
-  const rows = await eventRows(db).where('audit_event.request_id', '=', requestId).orderBy('audit_event.position').limit(500).execute();
+  const rows = await eventRows(db)
+    .where((eb) =>
+      eb.or([
+        eb('audit_event.request_id', '=', requestId),
+        eb('audit_event.grant_id', '=', eb.selectFrom('access_grant').select('id').where('access_grant.request_id', '=', requestId)),
+      ]),
+    )
+    .orderBy('audit_event.position')
+    .limit(500)
+    .execute();
   return rows.map(viewOf);
 }
 

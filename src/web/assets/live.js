@@ -1,4 +1,6 @@
 // What pages do beyond plain HTML: count down, follow changes, copy. Everything works without it.
+// What a form led to is said once, not again at every refresh.
+if (new URLSearchParams(location.search).has('did')) history.replaceState(null, '', location.pathname);
 const loaded = performance.now();
 const serverAtLoad = Date.parse(document.body.dataset.now ?? '') || Date.now();
 const now = () => serverAtLoad + (performance.now() - loaded);

@@ -51,7 +51,7 @@ export async function nowPage(view: View): Promise<void> {
 
 const openTable = (view: View, grants: readonly GrantView[]): Part =>
   html`<table><thead><tr><th>What</th><th>Time left</th><th>Why</th><th><span class="sr">Actions</span></th></tr></thead><tbody>${grants.map(
-    (grant) => html`<tr><td><a href="/requests/${grant.requestId}">${grant.entitlements.join(', ')}</a> ${grantState(grant)}<span class="under">${
+    (grant, index) => html`<tr><td><a href="/requests/${grant.requestId}">${grant.entitlements.join(', ')}</a> ${grantState(grant)}<span class="under">${
       grant.leases.some((lease) => lease.state === 'live')
         ? html`login <code>${grant.leases
             .filter((lease) => lease.state === 'live')
@@ -61,7 +61,7 @@ const openTable = (view: View, grants: readonly GrantView[]): Part =>
     }</span></td>
 <td>${grant.state === 'active' ? html`${left(grant.endsAt, grant.readAt)}<span class="under">until ${time(grant.endsAt, grant.readAt)}${grant.breakGlass ? ', no extension' : ''}</span>${burn(grant, grant.readAt)}` : html`<span class="soft">${grant.state === 'scheduled' ? html`opens ${relative(grant.startsAt, grant.readAt)}` : 'being ended'}</span>`}</td>
 <td>${grant.incident ?? ''}<span class="under">${personText(grant.reason)}</span></td>
-<td class="act">${grant.state === 'active' ? html`<a class="btn first" href="/requests/${grant.requestId}#use">Use it</a> ` : ''}${grant.state !== 'ending' ? html`<form class="inline" method="post" action="/grants/${grant.id}/return">${csrfField(view.csrf)}<button>Give back</button></form>` : ''}</td></tr>`,
+<td class="act">${grant.state === 'active' ? html`<a class="btn${index === 0 ? ' first' : ''}" href="/requests/${grant.requestId}#use">Use it</a> ` : ''}${grant.state !== 'ending' ? html`<form class="inline" method="post" action="/grants/${grant.id}/return">${csrfField(view.csrf)}<button>Give back</button></form>` : ''}</td></tr>`,
   )}</tbody></table>`;
 
 const waitingTable = (view: View, requests: readonly RequestView[]): Part =>

@@ -3,13 +3,14 @@ import { type Claimed, claimLease } from '../../commands/claim-lease.ts';
 import { decideRequest } from '../../commands/decide-request.ts';
 import { decideInput, parse } from '../../commands/inputs.ts';
 import { storyOf } from '../../db/read-models/audit-events.ts';
+import { type RequesterView, readRequester } from '../../db/read-models/requester.ts';
 import { type EntitlementView, type RequestView, readRequest } from '../../db/read-models/requests.ts';
 import { isRefusal, type Refusal } from '../../domain/errors.ts';
 import { shortSeen } from '../../domain/seen.ts';
 import { html, type Part, personText } from '../html.ts';
 import { csrfField } from '../layout.ts';
 import { goTo, send, type View } from '../view.ts';
-import { asks, burn, detail, leaseState, left, limitsInWords, listed, relative, requestState, sentence, time } from '../words.ts';
+import { asks, burn, detail, leaseState, left, limitsInWords, listed, plural, relative, requestState, sentence, time } from '../words.ts';
 import { problem } from './ask.ts';
 import { whoCanDecide } from './now.ts';
 
@@ -22,7 +23,7 @@ interface Extra {
 export async function requestPage(view: View, id: string, extra: Extra = {}): Promise<void> {
   const { ctx, actor } = view;
   const request = await readRequest(ctx.db, ctx.policy, ctx.policy.entitlements, actor, id);
-  const story = await storyOf(ctx.db, id);
+  const [story, requester] = await Promise.all([storyOf(ctx.db, id), request.mayDecide ? readRequester(ctx.db, request.person.id) : undefined]);
   const now = new Date();
   await send(view, {
     title: request.entitlements.map((entitlement) => entitlement.name).join(', '),
@@ -38,7 +39,7 @@ export async function requestPage(view: View, id: string, extra: Extra = {}): Pr
       html`<div class="two"><div>${request.mayDecide ? decideSide(view, request, extra.reason) : ''}${request.mine && !extra.claimed ? useIt(view, request) : ''}<h2>The story</h2><ol class="story">${story.map(
         (event, index) =>
           html`<li class="${look(event.type)}${index === story.length - 1 ? ' now' : ''}">${time(event.at, now)}<div>${sentence(event)}<br><span class="soft">${detail(event)}</span></div></li>`,
-      )}</ol>${request.mayDecide ? '' : opened(request)}</div>${aside(view, request, now)}</div>`,
+      )}</ol>${request.mayDecide ? '' : opened(request)}</div>${aside(view, request, now, requester)}</div>`,
     ],
     ...(extra.refusal ? { status: 422 } : {}),
   });
@@ -113,14 +114,21 @@ function secretNote(claimed: Claimed): Part {
 <p class="soft">The password is readable while it is pointed at or focused. In a terminal <code>halligan psql ${claimed.entitlement}</code> needs no copying.</p></div>`;
 }
 
-function aside(view: View, request: RequestView, now: Date): Part {
+function aside(view: View, request: RequestView, now: Date, requester: RequesterView | undefined): Part {
   const { grant } = request;
-  return html`<aside><h2>Who</h2><dl><dt>Person</dt><dd>${personText(request.person.name)}</dd><dt>Asked</dt><dd>${relative(request.createdAt, now)}</dd><dt>For</dt><dd>${request.durationInWords}${request.breakGlass ? html`, <span class="state glass">break-glass</span>` : ''}</dd>${request.mayDecide ? '' : html`<dt>Why</dt><dd>${personText(request.reason)}</dd>`}</dl>
+  return html`<aside><h2>Who</h2><dl><dt>Person</dt><dd>${personText(request.person.name)}</dd><dt>Asked</dt><dd>${relative(request.createdAt, now)}</dd><dt>For</dt><dd>${request.durationInWords}${request.breakGlass ? html`, <span class="state glass">break-glass</span>` : ''}</dd>${request.mayDecide ? '' : html`<dt>Why</dt><dd>${personText(request.reason)}</dd>`}${requester && record(requester)}</dl>
 <h2>Rules</h2><dl>${request.rules.map((rule) => html`<dt>${rule.of}</dt><dd><span class="state ${rule.filled >= rule.count ? 'live' : 'wait'}">${rule.filled} of ${rule.count}</span>${request.entitlements.length > 1 ? html` <span class="soft">${rule.entitlement}</span>` : ''}</dd>`)}${request.state === 'pending' ? html`<dt>Now</dt><dd class="soft">${whoCanDecide(request)}</dd>` : ''}</dl>
 ${grant && grant.leases.length > 0 ? html`<h2>Logins</h2><dl class="leases">${grant.leases.map((lease) => html`<dt><code>${lease.handle}</code></dt><dd>${leaseState(lease, now)}<span class="under">${lease.entitlement}${lease.lastError ? html`<br>${personText(lease.lastError)}` : ''}</span></dd>`)}</dl>` : ''}
 ${grant?.state === 'active' ? html`<h2>To come</h2><dl><dt>${time(grant.endsAt, now)}</dt><dd>sessions cut, login removed, read back</dd><dt>after</dt><dd>${grant.review ? 'a review by somebody else' : 'no review: not break-glass'}</dd></dl>${burn(grant, now)}` : ''}
 ${grant?.review ? html`<h2>Review</h2><p><a href="/reviews#${grant.review.id}">${grant.review.state === 'due' ? html`due ${relative(grant.review.dueAt, now)}` : (grant.review.verdict ?? 'closed')}</a></p>` : ''}
 ${endIt(view, request)}</aside>`;
+}
+
+/** What the person holds now, and what became of what they held. */
+function record({ holds, grants, breakGlass, reviews }: RequesterView): Part {
+  const verdicts = Object.entries(reviews).map(([verdict, count]) => `${count} ${verdict}`);
+  return html`<dt>Holds now</dt><dd>${holds.length === 0 ? 'nothing' : holds.map((held, index) => html`${index > 0 ? ', ' : ''}<a href="/requests/${held.requestId}">${held.entitlements.join(', ')}</a>${held.breakGlass ? html` <span class="state glass">break-glass</span>` : ''}`)}</dd>
+<dt>Last 90 days</dt><dd>${plural(grants, 'grant')}${breakGlass > 0 ? `, ${breakGlass} by break-glass` : ''}${verdicts.length > 0 ? html`<span class="under">reviews: ${verdicts.join(', ')}</span>` : ''}</dd>`;
 }
 
 function endIt(view: View, request: RequestView): Part {
