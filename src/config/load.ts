@@ -4,40 +4,17 @@
  */
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { LineCounter, parseDocument } from 'yaml';
+import { type Document, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
-import type { Json } from '../domain/canonical.ts';
 import type { Entitlement } from '../domain/entitlement.ts';
-import { impossibleRule } from '../domain/policy.ts';
 import type { Provider } from '../domain/provider.ts';
+import { checkEntitlements, checkServer, checkTargets, type ProviderLoader, type TargetConfig } from './check.ts';
+import { ConfigError, type ConfigFault, report } from './faults.ts';
 import { configSchema, type RawConfig } from './schema.ts';
 import { type SecretRef, secretRef } from './secrets.ts';
 
-export interface ConfigFault {
-  readonly path: string;
-  /** 1-based; undefined when the whole file is meant. */
-  readonly line: number | undefined;
-  readonly message: string;
-}
-
-/** Every fault of a config file, in the order of its lines. */
-export class ConfigError extends Error {
-  readonly file: string;
-  readonly faults: readonly ConfigFault[];
-  constructor(file: string, faults: readonly ConfigFault[]) {
-    super(faults.map((fault) => `${file}${fault.line ? `:${fault.line}` : ''}: ${fault.path ? `${fault.path}: ` : ''}${fault.message}`).join('\n'));
-    this.name = 'ConfigError';
-    this.file = file;
-    this.faults = faults;
-  }
-}
-
-export interface TargetConfig {
-  readonly name: string;
-  readonly provider: Provider;
-  /** The block as the provider's schema parsed it. */
-  readonly config: unknown;
-}
+export type { TargetConfig } from './check.ts';
+export { ConfigError, type ConfigFault } from './faults.ts';
 
 export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'database' | 'login'> {
   readonly file: string;
@@ -55,8 +32,6 @@ export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'da
 /** The config file's path: `--config`, then `HALLIGAN_CONFIG`, then `config/halligan.yaml`. */
 export const configPath = (given: string | undefined, env: NodeJS.ProcessEnv = process.env): string =>
   resolve(given ?? env['HALLIGAN_CONFIG'] ?? 'config/halligan.yaml');
-
-type ProviderLoader = (kind: string) => Promise<Provider | undefined>;
 
 /** Reads and validates `file`. Throws `ConfigError` with every fault found. `providerOf` brings the provider of a kind; only kinds in use are loaded. */
 export async function loadConfig(file: string, providerOf: ProviderLoader): Promise<Config> {
@@ -77,17 +52,7 @@ export async function loadConfig(file: string, providerOf: ProviderLoader): Prom
 export async function parseConfig(file: string, text: string, providerOf: ProviderLoader): Promise<Config> {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true });
-  const lineOf = (path: readonly PropertyKey[]): number | undefined => {
-    for (let length = path.length; length > 0; length--) {
-      const at = path.slice(0, length).map(String);
-      const parent = at.length > 1 ? document.getIn(at.slice(0, -1), true) : document.contents;
-      const items = (parent as { items?: { key?: { value?: unknown; range?: number[] }; range?: number[] }[] } | undefined)?.items;
-      const item = items?.find((pair) => String(pair.key?.value) === at.at(-1)) ?? (/^\d+$/.test(at.at(-1) ?? '') ? items?.[Number(at.at(-1))] : undefined);
-      const start = item?.key?.range?.[0] ?? item?.range?.[0];
-      if (start !== undefined) return lines.linePos(start).line;
-    }
-    return undefined;
-  };
+  const lineOf = (path: readonly PropertyKey[]) => lineAt(document, lines, path);
   if (document.errors.length > 0) {
     throw new ConfigError(
       file,
@@ -97,12 +62,13 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   const faults: ConfigFault[] = [];
   const fault = (path: readonly PropertyKey[], message: string) => void faults.push({ path: path.map(String).join('.'), line: lineOf(path), message });
 
-  const parsed = configSchema.safeParse(document.toJS() ?? {});
+  const value = valueOf(file, document);
+  const parsed = configSchema.safeParse(value);
   if (!parsed.success) for (const issue of parsed.error.issues) report(issue, [], configSchema, fault);
-  const raw = parsed.data ?? ((document.toJS() ?? {}) as RawConfig);
+  const raw = (value !== null && typeof value === 'object' ? value : {}) as Record<string, unknown>;
   const targets = await checkTargets(raw, providerOf, fault);
-  const entitlements = parsed.success ? checkEntitlements(parsed.data, targets, fault) : new Map<string, Entitlement>();
-  if (parsed.success) checkServer(parsed.data, fault);
+  const entitlements = checkEntitlements(raw, targets, fault);
+  checkServer(raw, fault);
   if (faults.length > 0 || !parsed.success)
     throw new ConfigError(
       file,
@@ -127,112 +93,26 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   };
 }
 
-type Fault = (path: readonly PropertyKey[], message: string) => void;
-
-async function checkTargets(raw: RawConfig, providerOf: ProviderLoader, fault: Fault): Promise<Map<string, TargetConfig>> {
-  const targets = new Map<string, TargetConfig>();
-  for (const [name, block] of Object.entries(raw.targets ?? {})) {
-    if (typeof block?.kind !== 'string') continue;
-    const provider = await providerOf(block.kind);
-    if (!provider) {
-      fault(['targets', name, 'kind'], `no provider is called ${JSON.stringify(block.kind)}`);
-      continue;
-    }
-    const { kind: _, ...rest } = block;
-    const parsed = provider.targetSchema.safeParse(rest);
-    if (parsed.success) targets.set(name, { name, provider, config: parsed.data });
-    else for (const issue of parsed.error.issues) report(issue, ['targets', name], provider.targetSchema, fault);
+/** What the text says. A file of aliases that would grow without bound is a fault. */
+function valueOf(file: string, document: Document): unknown {
+  try {
+    return document.toJS() ?? {};
+  } catch (error) {
+    throw new ConfigError(file, [{ path: '', line: undefined, message: `not usable YAML: ${(error as Error).message}` }]);
   }
-  return targets;
 }
 
-function checkEntitlements(raw: RawConfig, targets: Map<string, TargetConfig>, fault: Fault): Map<string, Entitlement> {
-  const entitlements = new Map<string, Entitlement>();
-  for (const [name, block] of Object.entries(raw.entitlements)) {
-    const at = ['entitlements', name];
-    const target = targets.get(block.target);
-    if (!target) {
-      if (!raw.targets[block.target])
-        fault([...at, 'target'], `there is no target ${JSON.stringify(block.target)}${nearest(block.target, Object.keys(raw.targets))}`);
-      continue;
-    }
-    const grant = target.provider.grantSchema.safeParse(block.grant);
-    if (!grant.success) {
-      for (const issue of grant.error.issues) report(issue, [...at, 'grant'], target.provider.grantSchema, fault);
-      continue;
-    }
-    const { maxDuration, decideWithin, breakGlass, review, ...rest } = block;
-    const everyApprover = {
-      groups: [...new Set(rest.approval.flatMap((rule) => rule.of.groups))],
-      subjects: [...new Set(rest.approval.flatMap((rule) => rule.of.subjects))],
-    };
-    const entitlement: Entitlement = {
-      ...rest,
-      name,
-      kind: target.provider.kind,
-      grant: grant.data as Json,
-      grantInWords: target.provider.grantInWords(grant.data),
-      maxDurationSeconds: maxDuration,
-      decideWithinSeconds: decideWithin,
-      breakGlass: breakGlass ? { eligible: breakGlass.eligible, maxDurationSeconds: breakGlass.maxDuration } : null,
-      review: { of: review.of ?? everyApprover, withinSeconds: review.within },
-    };
-    const impossible = impossibleRule(entitlement);
-    if (impossible) fault([...at, 'approval'], impossible);
-    if (breakGlass && breakGlass.maxDuration > maxDuration) fault([...at, 'breakGlass', 'maxDuration'], 'break-glass must not last longer than maxDuration');
-    if (breakGlass && review.of && review.of.groups.length + review.of.subjects.length === 0)
-      fault([...at, 'review', 'of'], 'nobody could review a break-glass');
-    entitlements.set(name, entitlement);
+/** The line of the setting at `path`, or of the nearest block around it; undefined when not even that is there. */
+function lineAt(document: Document, lines: LineCounter, path: readonly PropertyKey[]): number | undefined {
+  for (let length = path.length; length > 0; length--) {
+    const at = path.slice(0, length).map(String);
+    const parent = at.length > 1 ? document.getIn(at.slice(0, -1), true) : document.contents;
+    const items = (parent as { items?: { key?: { value?: unknown; range?: number[] }; range?: number[] }[] } | undefined)?.items;
+    const item = items?.find((pair) => String(pair.key?.value) === at.at(-1)) ?? (/^\d+$/.test(at.at(-1) ?? '') ? items?.[Number(at.at(-1))] : undefined);
+    const start = item?.key?.range?.[0] ?? item?.range?.[0];
+    if (start !== undefined) return lines.linePos(start).line;
   }
-  return entitlements;
-}
-
-function checkServer(raw: RawConfig, fault: Fault): void {
-  const loopback = (text: string) => ['127.0.0.1', 'localhost', '[::1]'].includes(new URL(text).hostname);
-  if (raw.server.url.startsWith('http:') && !loopback(raw.server.url)) fault(['server', 'url'], 'must be https, except on loopback');
-  if (new URL(raw.server.url).pathname !== '/') fault(['server', 'url'], 'must not have a path');
-  if (raw.login.issuer.startsWith('http:') && !loopback(raw.login.issuer)) fault(['login', 'issuer'], 'must be https, except on loopback');
-  if (new URL(raw.database.url).password) fault(['database', 'url'], 'must not hold the password: put it into passwordFile or passwordEnv');
-}
-
-/** One zod issue in words: an unknown key with the nearest right name, everything else as zod says it. */
-function report(issue: z.core.$ZodIssue, base: readonly string[], schema: z.ZodType, fault: Fault): void {
-  const path = [...base, ...issue.path];
-  if (issue.code === 'unrecognized_keys') {
-    const known = keysAt(schema, issue.path);
-    for (const key of issue.keys) fault([...path, key], `is not a setting${nearest(key, known)}`);
-  } else if (issue.code === 'invalid_type' && issue.input === undefined && issue.message.includes('undefined')) {
-    fault(path, `is missing: ${issue.expected === 'record' ? 'a block of names' : `a ${issue.expected}`} belongs here`);
-  } else fault(path, issue.message);
-}
-
-function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
-  let json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as Record<string, unknown> | undefined;
-  for (const key of path) {
-    const next =
-      (json?.['properties'] as Record<string, unknown> | undefined)?.[String(key)] ??
-      (typeof key === 'number' ? json?.['items'] : json?.['additionalProperties']);
-    json = next as Record<string, unknown> | undefined;
-  }
-  return Object.keys((json?.['properties'] as object | undefined) ?? {});
-}
-
-/** `; did you mean "…"?` when a known name is close, otherwise what is known. */
-export function nearest(given: string, known: readonly string[]): string {
-  const best = known.map((name) => ({ name, far: distance(given.toLowerCase(), name.toLowerCase()) })).sort((a, b) => a.far - b.far)[0];
-  if (best && best.far <= Math.max(2, Math.floor(given.length / 3))) return `; did you mean ${JSON.stringify(best.name)}?`;
-  return known.length > 0 ? `; known here: ${known.slice(0, 20).join(', ')}` : '';
-}
-
-/** Levenshtein's distance. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) next[j] = Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1));
-    row = next;
-  }
-  return row[b.length] ?? 0;
+  return undefined;
 }
 
 /** The JSON Schema of the config file, for editors. Target and grant blocks are those of the given providers. */

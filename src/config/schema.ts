@@ -7,7 +7,10 @@ const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has lower-cas
 
 /** A duration such as `90m`; gives seconds. */
 export const duration = z
-  .string()
+  .string({
+    error: ({ input }) =>
+      typeof input === 'number' ? `${input} is not a duration, because nobody can know its unit: say ${input}s, ${input}m or 1h30m` : undefined,
+  })
   .describe('A duration: 90s, 90m, 1h30m, 2d or PT1H30M. A bare number is refused.')
   .transform((text, context) => {
     try {
@@ -30,7 +33,7 @@ const approvalRule = z.strictObject({
   count: z.int().min(1).max(20).default(1).describe('How many distinct people of these must approve.'),
 });
 
-const entitlement = z.strictObject({
+export const entitlementSchema = z.strictObject({
   opens: z.string().min(1).max(200).describe('What it opens, in words that finish the sentence "asks to …".'),
   target: name,
   grant: z.record(z.string(), z.unknown()).describe("What the target's provider asks for."),
@@ -38,12 +41,17 @@ const entitlement = z.strictObject({
   eligible: people,
   approval: z.array(approvalRule).max(8),
   maxDuration: duration,
-  decideWithin: duration.default(1_800).describe('How long a request waits before it lapses; 30m unless set.'),
+  decideWithin: duration.prefault('30m').describe('How long a request waits before it lapses; 30m unless set.'),
   breakGlass: z.strictObject({ eligible: people, maxDuration: duration }).optional(),
-  review: z.strictObject({ of: people.optional(), within: duration.default(172_800) }).prefault({}),
+  review: z.strictObject({ of: people.optional(), within: duration.prefault('2d') }).prefault({}),
 });
 
-const listen = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'say host:port, as in 127.0.0.1:8300');
+const listen = z
+  .string()
+  .refine(
+    (text) => /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/.test(text) && Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535,
+    'say host:port, as in 127.0.0.1:8300',
+  );
 const url = (schemes: string[]) =>
   z
     .string()
@@ -88,7 +96,7 @@ export const configSchema = z.strictObject({
   limits: z.strictObject({ pendingPerPerson: z.int().min(1).max(1_000).default(20) }).prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   targets: z.record(name, z.looseObject({ kind: z.string().min(1) })),
-  entitlements: z.record(name, entitlement),
+  entitlements: z.record(name, entitlementSchema),
 });
 
 export type RawConfig = z.output<typeof configSchema>;

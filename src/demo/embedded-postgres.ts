@@ -10,7 +10,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { scramVerifier } from '../providers/postgres-scram.ts';
+import { scramVerifier } from '../providers/postgres/scram.ts';
 import { type Account, as, canEnter, serverAccount, serverEnv, serverFiles } from './postgres-files.ts';
 import { isAlive, serverOf, startOf } from './processes.ts';
 

@@ -59,6 +59,17 @@ export interface AuditEvent {
   readonly data?: { readonly [key: string]: Json | undefined } | undefined;
 }
 
-/** The leaf: RFC 8785 JSON of the event with its id and its time (RFC 3339, UTC, milliseconds). One line, no newline at its end. */
+/**
+ * The leaf: RFC 8785 JSON of the event with its id and its time (RFC 3339, UTC, milliseconds). One line, no newline at its
+ * end. Broken Unicode, which RFC 8785 refuses, becomes U+FFFD: a cut-off message of a target must not stop its witness.
+ */
 export const auditLine = (id: string, at: Date, event: AuditEvent): string =>
-  canonicalJson({ v: 1, id, at: at.toISOString(), ...event, actor: { ...event.actor } });
+  canonicalJson(wellFormed({ ...event, v: 1, id, at: at.toISOString(), actor: { ...event.actor } }));
+
+function wellFormed(value: Json | undefined): Json {
+  if (typeof value === 'string') return value.toWellFormed();
+  if (value === null || value === undefined || typeof value !== 'object') return value ?? null;
+  if (Array.isArray(value)) return value.map(wellFormed);
+  const members = Object.entries(value).filter(([, member]) => member !== undefined);
+  return Object.fromEntries(members.map(([key, member]) => [key.toWellFormed(), wellFormed(member)]));
+}

@@ -5,15 +5,19 @@ const units = { d: 86_400, h: 3_600, m: 60, s: 1 } as const;
 const short = /^(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?$/;
 const iso = /^P(?:(\d{1,6})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6})S)?)?$/;
 
-/** Seconds in `text`. Throws `duration_invalid` for anything else, for zero, and for a bare number. */
+/** The most that can be said: what the store can hold, a little over 68 years. */
+const most = 2 ** 31 - 1;
+
+/** Seconds in `text`. Throws `duration_invalid` for anything else, for zero, for a bare number, and above 2³¹ − 1 seconds. */
 export function parseDuration(text: string): number {
   const match = short.exec(text) ?? iso.exec(text);
   const parts = match?.slice(1) ?? [];
   const seconds = [units.d, units.h, units.m, units.s].reduce((sum, unit, i) => sum + unit * Number(parts[i] ?? 0), 0);
-  if (match && parts.some((part) => part !== undefined) && seconds > 0) return seconds;
+  if (match && seconds > 0 && seconds <= most) return seconds;
   const shown = JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text);
   if (/^\d{1,6}$/.test(text) && Number(text) > 0) throw new Refusal('duration_invalid', `${shown} is not a duration: say ${text}s, ${text}m or 1h30m.`);
-  if (match && seconds === 0 && text) throw new Refusal('duration_invalid', `${shown} is no time at all: say 15m or 1h30m.`);
+  if (match && seconds > most) throw new Refusal('duration_invalid', `${shown} is longer than Halligan can count: say ${formatDuration(most)} or less.`);
+  if (match && text) throw new Refusal('duration_invalid', `${shown} is no time at all: say 15m or 1h30m.`);
   throw new Refusal('duration_invalid', `${shown} is not a duration: say 90s, 90m or 1h30m.`);
 }
 

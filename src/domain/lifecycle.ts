@@ -179,4 +179,4 @@ export const reviewMachine: Machine<ReviewState, ReviewEvent, ReviewFacts> = {
 };
 
 /** Seconds until the next try of a revocation that failed `tries` times: 1, 2, 4 … at most 300. It never stops. */
-export const nextTryInSeconds = (tries: number): number => Math.min(300, 2 ** Math.min(tries - 1, 9));
+export const nextTryInSeconds = (tries: number): number => Math.min(300, 2 ** Math.max(0, tries - 1));

@@ -10,10 +10,13 @@ export interface Member {
   readonly groups: readonly string[];
 }
 
+/** Whether the member is one of these people, by a group or by name. */
 export const isOneOf = (people: People, member: Member): boolean =>
   people.subjects.includes(member.subject) || people.groups.some((group) => member.groups.includes(group));
 
+/** Whether the policy lets this person ask for the entitlement, without break-glass. */
 export const mayAsk = (entitlement: Entitlement, member: Member): boolean => isOneOf(entitlement.eligible, member);
+/** Whether the policy lets this person open the entitlement by break-glass. */
 export const mayBreakGlass = (entitlement: Entitlement, member: Member): boolean =>
   entitlement.breakGlass !== null && isOneOf(entitlement.breakGlass.eligible, member);
 
@@ -21,6 +24,7 @@ export const mayBreakGlass = (entitlement: Entitlement, member: Member): boolean
 export const mayDecide = (entitlements: readonly Entitlement[], member: Member): boolean =>
   entitlements.some((entitlement) => entitlement.approval.some((rule) => isOneOf(rule.of, member)));
 
+/** Whether some of these entitlements lets this person close a review. The holder is for the caller to exclude. */
 export const mayReview = (entitlements: readonly Entitlement[], member: Member): boolean =>
   entitlements.some((entitlement) => isOneOf(entitlement.review.of, member));
 
@@ -111,27 +115,32 @@ export function longest(entitlements: readonly Entitlement[], breakGlass: boolea
   return { most, name };
 }
 
-/** Why a rule of this entitlement can never be met, whoever is at work; undefined when it can. */
+/**
+ * Why the rules of this entitlement can never be met, whoever is at work; undefined when they can. Groups are taken to
+ * have members enough, so only rules that name nothing but people can be impossible.
+ */
 export function impossibleRule(entitlement: Entitlement): string | undefined {
   if (entitlement.approval.length === 0) return 'nobody can approve it: approval has no rule';
-  for (const rule of entitlement.approval) {
-    if (rule.of.groups.length > 0) continue;
-    const named = new Set(rule.of.subjects);
-    if (named.size === 0) return 'nobody can approve it: a rule names no group and no person';
-    if (rule.count > named.size) return `a rule needs ${rule.count} people and names ${named.size}`;
-    const askers = entitlement.eligible.groups.length === 0 ? entitlement.eligible.subjects : [];
-    const everyAskerIsStuck = askers.length > 0 && askers.every((asker) => named.size - (named.has(asker) ? 1 : 0) < rule.count);
-    if (everyAskerIsStuck) return 'only the requester themself could approve it';
+  const byName = entitlement.approval.filter((rule) => rule.of.groups.length === 0);
+  for (const rule of byName) {
+    const named = new Set(rule.of.subjects).size;
+    if (named === 0) return 'nobody can approve it: a rule names no group and no person';
+    if (rule.count > named) return `a rule needs ${rule.count} people and names ${named}`;
   }
-  const named = entitlement.approval.every((rule) => rule.of.groups.length === 0);
-  if (named) {
-    const subjects = [...new Set(entitlement.approval.flatMap((rule) => rule.of.subjects))];
-    const filled = fillRules(
-      entitlement.approval,
-      subjects.map((subject) => ({ id: subject, subject, groups: [] })),
-    );
-    if (entitlement.approval.some((rule, index) => (filled[index] ?? 0) < rule.count))
-      return 'its rules together need more people than they name, since a person counts once';
-  }
+  if (!canBeFilled(byName, undefined)) return 'its rules together need more people than they name, since a person counts once';
+  const askers = entitlement.eligible.groups.length === 0 ? entitlement.eligible.subjects : [];
+  if (askers.length > 0 && !askers.some((asker) => canBeFilled(byName, asker)))
+    return 'only the requester themself could approve it, or must be one of those who approve';
   return undefined;
+}
+
+/** Whether the people whom these rules name are enough to meet them all without `requester`. */
+function canBeFilled(rules: readonly ApprovalRule[], requester: string | undefined): boolean {
+  const subjects = new Set(rules.flatMap((rule) => rule.of.subjects));
+  if (requester !== undefined) subjects.delete(requester);
+  const filled = fillRules(
+    rules,
+    [...subjects].map((subject) => ({ id: subject, subject, groups: [] })),
+  );
+  return rules.every((rule, index) => (filled[index] ?? 0) >= rule.count);
 }

@@ -6,12 +6,12 @@
 import type pg from 'pg';
 import { z } from 'zod';
 import { type Inspected, type Issued, type LeaseRef, type LeaseSpec, type Limits, type Provider, ProviderError, type Target } from '../domain/provider.ts';
-import { checkTarget } from './postgres-check.ts';
-import { describeRole } from './postgres-describe.ts';
-import { mustBeGivable } from './postgres-group.ts';
-import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres-marker.ts';
-import { revoke } from './postgres-revoke.ts';
-import { newPassword, scramVerifier } from './postgres-scram.ts';
+import { checkTarget } from './postgres/check.ts';
+import { describeRole } from './postgres/describe.ts';
+import { mustBeGivable } from './postgres/group.ts';
+import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
+import { revoke } from './postgres/revoke.ts';
+import { newPassword, scramVerifier } from './postgres/scram.ts';
 import {
   againWhenConcurrent,
   type Door,
@@ -24,7 +24,7 @@ import {
   type TargetConfig,
   targetSchema,
   transaction,
-} from './postgres-sql.ts';
+} from './postgres/sql.ts';
 
 const grantSchema = z.strictObject({ role: z.string().min(1).max(63).describe('the group role whose member the login becomes') });
 type Grant = z.infer<typeof grantSchema>;

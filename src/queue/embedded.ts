@@ -17,6 +17,7 @@ interface Lane {
 
 const longestTimerMs = 2 ** 31 - 1;
 
+/** A queue over nothing but memory. It runs what is due by `options.now`, and forgets everything when the process ends. */
 export function embeddedQueue(options: Options): Queue {
   const lanes = new Map<string, Lane>();
   const known = new Set<string>();

@@ -37,4 +37,5 @@ export interface Queue {
   depth(): { readonly waiting: number; readonly running: number; readonly failed: number };
 }
 
+/** The id of this work: the epoch makes work that became due again a new job. */
 export const jobId = (kind: JobKind, subject: string, epoch: number): string => `${kind}-${subject}-${epoch}`;

@@ -9,6 +9,7 @@ export interface Duty {
   stop(): Promise<void>;
 }
 
+/** Starts the duty with a first run at once; then every `everyMs` milliseconds after the end of the last run. `work` must end by deadlines of its own. */
 export function startDuty(log: Logger, name: string, everyMs: number, work: () => Promise<void>): Duty {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;
@@ -24,16 +25,20 @@ export function startDuty(log: Logger, name: string, everyMs: number, work: () =
       again = true;
       return;
     }
-    running = work()
+    running = Promise.resolve()
+      .then(work)
       .then(() => {
         lastOk = new Date();
         if (failures > 0) log.info({ code: 'duty_mended', duty: name, failures }, `${name} works again`);
         failures = 0;
       })
-      .catch((error: Error) => {
+      .catch((error: unknown) => {
         failures++;
         if (failures === 1 || failures % 30 === 0)
-          log.error({ code: 'duty_failed', duty: name, failures, why: error.message }, `${name} failed; it goes on trying`);
+          log.error(
+            { code: 'duty_failed', duty: name, failures, why: error instanceof Error ? error.message : String(error) },
+            `${name} failed; it goes on trying`,
+          );
       })
       .finally(() => {
         running = undefined;

@@ -2,8 +2,8 @@ import type pg from 'pg';
 import type { Issued, Target } from '../../src/domain/provider.ts';
 import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
 import { type ContractSubject, describeProviderContract, type OpenSession } from '../support/provider-contract.ts';
-import { connectTo, open } from './holder.ts';
-import { makeHostileObjects } from './hostile.ts';
+import { connectTo, open } from './postgres/holder.ts';
+import { makeHostileObjects } from './postgres/hostile.ts';
 
 const session = (client: pg.Client, sql: string): OpenSession => ({
   works: () =>

@@ -1,6 +1,6 @@
 import { createHash, createHmac } from 'node:crypto';
 import { expect, test } from 'vitest';
-import { newPassword, scramVerifier } from '../../src/providers/postgres-scram.ts';
+import { newPassword, scramVerifier } from '../../../src/providers/postgres/scram.ts';
 
 test('the verifier is the one of RFC 7677 §3: its keys prove the example’s client and sign as its server', async () => {
   const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64');

@@ -1,9 +1,9 @@
 /** The attacks of the section "Targets" in RELIABILITY, made by the holder of a credential, and what a secret leaves behind. */
 import { readFile } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from 'vitest';
-import type { Issued, LeaseSpec, Target } from '../../src/domain/provider.ts';
-import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
-import { newLease, within } from '../support/provider-contract.ts';
+import type { Issued, LeaseSpec, Target } from '../../../src/domain/provider.ts';
+import { asSuperuser, type TestTarget, testTarget } from '../../support/postgres.ts';
+import { newLease, within } from '../../support/provider-contract.ts';
 import { connectTo, open, sqlStateOf, unopened } from './holder.ts';
 
 let orders: TestTarget;

@@ -4,9 +4,9 @@
  * named. Names here were chosen by the person whose access ends: they come quoted from PostgreSQL itself or are quoted by us.
  */
 import type pg from 'pg';
-import { type LeaseRef, ProviderError } from '../domain/provider.ts';
-import { leaseIn, readRole } from './postgres-marker.ts';
-import { type Door, lockLease, oneLine, quoteName, quoteText, sqlOf, transaction } from './postgres-sql.ts';
+import { type LeaseRef, ProviderError } from '../../domain/provider.ts';
+import { leaseIn, readRole } from './marker.ts';
+import { type Door, lockLease, oneLine, quoteName, quoteText, sqlOf, transaction } from './sql.ts';
 
 /** The role that gets what is left: it exists, has no power and no membership, and Halligan may hand things to it. Made when it is missing. */
 export async function ensureLeftoversRole(client: pg.ClientBase, door: Door): Promise<void> {

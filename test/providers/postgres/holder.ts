@@ -1,9 +1,9 @@
 /** For the tests of the `postgres` provider: a target, connected, and the holder of what it issues. */
 import pg from 'pg';
-import { readSecret } from '../../src/config/secrets.ts';
-import type { Issued, Target } from '../../src/domain/provider.ts';
-import { postgres } from '../../src/providers/postgres.ts';
-import { urlOf } from '../support/postgres.ts';
+import { readSecret } from '../../../src/config/secrets.ts';
+import type { Issued, Target } from '../../../src/domain/provider.ts';
+import { postgres } from '../../../src/providers/postgres.ts';
+import { urlOf } from '../../support/postgres.ts';
 
 /** The provider at this target, as the config's block would connect it. */
 export const connectTo = (config: object): Target => postgres.connect('orders-db', postgres.targetSchema.parse(config), { readSecret });

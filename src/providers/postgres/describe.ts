@@ -1,7 +1,7 @@
 /** What a group role really opens in the target's database, read from its access lists, for the person who must approve it. */
 import type pg from 'pg';
-import type { Description } from '../domain/provider.ts';
-import { oneLine } from './postgres-sql.ts';
+import type { Description } from '../../domain/provider.ts';
+import { oneLine } from './sql.ts';
 
 const mostLines = 200;
 

@@ -1,8 +1,8 @@
 /** What is wrong with a target is found before anybody needs it, with the SQL that mends it: each fault is mended with exactly what was said. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Target } from '../../src/domain/provider.ts';
-import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
-import { newLease, refusalOf, within } from '../support/provider-contract.ts';
+import type { Target } from '../../../src/domain/provider.ts';
+import { asSuperuser, type TestTarget, testTarget } from '../../support/postgres.ts';
+import { newLease, refusalOf, within } from '../../support/provider-contract.ts';
 import { connectTo } from './holder.ts';
 
 let orders: TestTarget;

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Target } from '../../src/domain/provider.ts';
-import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
-import { within } from '../support/provider-contract.ts';
+import type { Target } from '../../../src/domain/provider.ts';
+import { asSuperuser, type TestTarget, testTarget } from '../../support/postgres.ts';
+import { within } from '../../support/provider-contract.ts';
 import { connectTo } from './holder.ts';
 
 let orders: TestTarget;

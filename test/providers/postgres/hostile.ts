@@ -1,6 +1,6 @@
 /** What a holder with CREATE can leave behind to trip up, or to take over, whoever cleans up. */
 import pg from 'pg';
-import type { TestTarget } from '../support/postgres.ts';
+import type { TestTarget } from '../../support/postgres.ts';
 
 const quote = pg.escapeIdentifier;
 

@@ -1,7 +1,7 @@
 /** Our marker on a role: its name begins with `hg_` and its comment with `halligan lease=`. A role without both is not ours and is never touched. */
 import type pg from 'pg';
-import type { LeaseRef, LeaseSpec } from '../domain/provider.ts';
-import { oneLine } from './postgres-sql.ts';
+import type { LeaseRef, LeaseSpec } from '../../domain/provider.ts';
+import { oneLine } from './sql.ts';
 
 export interface FoundRole {
   readonly oid: number;

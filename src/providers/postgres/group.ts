@@ -1,7 +1,7 @@
 /** The group role that an entitlement opens: whether it is there, harmless enough, and ours to give. */
 import type pg from 'pg';
-import { ProviderError } from '../domain/provider.ts';
-import { quoteName } from './postgres-sql.ts';
+import { ProviderError } from '../../domain/provider.ts';
+import { quoteName } from './sql.ts';
 
 /** PostgreSQL's own roles that only concern data and statistics. The others (files, programs, other people's sessions) are never given. */
 const givable = [

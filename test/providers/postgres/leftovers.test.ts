@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Issued, LeaseSpec, Target } from '../../src/domain/provider.ts';
-import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
-import { newLease, within } from '../support/provider-contract.ts';
+import type { Issued, LeaseSpec, Target } from '../../../src/domain/provider.ts';
+import { asSuperuser, type TestTarget, testTarget } from '../../support/postgres.ts';
+import { newLease, within } from '../../support/provider-contract.ts';
 import { connectTo, open, sqlStateOf } from './holder.ts';
 import { makeHostileObjects } from './hostile.ts';
 

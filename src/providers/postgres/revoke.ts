@@ -5,10 +5,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { type Gone, type LeaseRef, ProviderError } from '../domain/provider.ts';
-import { ensureLeftoversRole, tidyDatabase } from './postgres-leftovers.ts';
-import { type FoundRole, isOurs, readRole, sessionsOf } from './postgres-marker.ts';
-import { againWhenConcurrent, type Door, lockLease, quoteName, quoteText, sqlOf, transaction } from './postgres-sql.ts';
+import { type Gone, type LeaseRef, ProviderError } from '../../domain/provider.ts';
+import { ensureLeftoversRole, tidyDatabase } from './leftovers.ts';
+import { type FoundRole, isOurs, readRole, sessionsOf } from './marker.ts';
+import { againWhenConcurrent, type Door, lockLease, quoteName, quoteText, sqlOf, transaction } from './sql.ts';
 
 type Cut = { at: Date; sessionsCut: number };
 

@@ -1,9 +1,9 @@
 /** Everything that can be wrong with a PostgreSQL target before anybody needs it, each with the SQL that mends it. */
 import type pg from 'pg';
-import { ProviderError, type TargetFault } from '../domain/provider.ts';
-import { mustBeGivable } from './postgres-group.ts';
-import { ensureLeftoversRole } from './postgres-leftovers.ts';
-import { type Door, quoteName } from './postgres-sql.ts';
+import { ProviderError, type TargetFault } from '../../domain/provider.ts';
+import { mustBeGivable } from './group.ts';
+import { ensureLeftoversRole } from './leftovers.ts';
+import { type Door, quoteName } from './sql.ts';
 
 /** At most this far may the target's clock be from ours before grants end visibly early or late there. */
 const mostSkewSeconds = 5;

@@ -3,10 +3,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import type { ProviderError } from '../../src/domain/provider.ts';
-import { oneLine, targetSchema } from '../../src/providers/postgres-sql.ts';
-import { asSuperuser, type TestTarget, testTarget } from '../support/postgres.ts';
-import { newLease, refusalOf, within } from '../support/provider-contract.ts';
+import type { ProviderError } from '../../../src/domain/provider.ts';
+import { oneLine, targetSchema } from '../../../src/providers/postgres/sql.ts';
+import { asSuperuser, type TestTarget, testTarget } from '../../support/postgres.ts';
+import { newLease, refusalOf, within } from '../../support/provider-contract.ts';
 import { connectTo } from './holder.ts';
 
 const block = { host: 'db.example.com', database: 'orders', user: 'halligan', passwordEnv: 'ORDERS_PASSWORD' };

@@ -1,0 +1,44 @@
+/**
+ * Faults at a target, and nothing else: a provider whose calls pass through to the real one unless a test has put
+ * something in their way. The targets themselves are always real.
+ */
+import type { Gone, Issued, LeaseRef, LeaseSpec, Provider, Target } from '../../src/domain/provider.ts';
+
+/** What a test may put in the way. Each gets the real call and decides when, and whether, it happens. */
+export interface Faults {
+  issue?: ((real: (spec?: LeaseSpec) => Promise<Issued>, spec: LeaseSpec, signal: AbortSignal) => Promise<Issued>) | undefined;
+  revoke?: ((real: () => Promise<Gone>, ref: LeaseRef, signal: AbortSignal) => Promise<Gone>) | undefined;
+}
+
+/** The real provider with `faults` in front, by the name of the target. `faults` may change at any time. */
+export const providerDouble = (real: Provider, faultsOf: (target: string) => Faults): Provider => ({
+  ...real,
+  connect(name, config, options): Target {
+    const target = real.connect(name, config, options);
+    return {
+      ...target,
+      issue: (spec, signal) => {
+        const call = (other = spec) => target.issue(other, signal);
+        return faultsOf(name).issue?.(call, spec, signal) ?? call();
+      },
+      revoke: (ref, signal) => {
+        const call = () => target.revoke(ref, signal);
+        return faultsOf(name).revoke?.(call, ref, signal) ?? call();
+      },
+    };
+  },
+});
+
+/** A door that stays shut until it is opened; `arrived` resolves when somebody stands before it. */
+export function newGate(): { arrived: Promise<void>; pass(): Promise<void>; open(): void } {
+  const arrived = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  return {
+    arrived: arrived.promise,
+    pass() {
+      arrived.resolve();
+      return opened.promise;
+    },
+    open: () => opened.resolve(),
+  };
+}
