@@ -101,7 +101,11 @@ test('invariant 5: every object with our marker has a row that is not yet revoke
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  await until('the replaced and the returned login are gone', async () => (await rolesAt(house.target)).filter(({ lease }) => lease).length <= 3);
+  await until('what is at the target is exactly what is live', async () => {
+    const live = await house.database.superuser.query<{ id: string }>(`SELECT id FROM lease WHERE state = 'live' ORDER BY id`);
+    const there = (await rolesAt(house.target)).map((role) => role.lease).sort();
+    return JSON.stringify(there) === JSON.stringify(live.rows.map((row) => row.id));
+  });
 });
 
 test('invariant 5: an object with our marker that no row explains is found by reconcile and ended', async () => {

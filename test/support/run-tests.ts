@@ -38,6 +38,7 @@ let failed = 0;
 if (project === 'main' && rest.length === 0) {
   for (const [name, tool, args] of [
     ['type check', 'tsc', []],
+    ['type check of the browser tests', 'tsc', ['-p', 'test/e2e']],
     ['lint and import rules', 'biome', ['check', '--error-on-warnings']],
   ] as const) {
     console.log(`\n— ${name}`);
