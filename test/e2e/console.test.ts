@@ -80,7 +80,7 @@ describe('the main job, by hand', () => {
     await oncall.page.getByRole('button', { name: 'Claim a login' }).click();
     const secret = oncall.page.locator('#secret');
     await secret.waitFor();
-    const command = await secret.locator('dd').first().textContent();
+    const command = String(await secret.locator('dd').first().textContent());
     const password = String(await secret.locator('[data-secret]').textContent());
     expect(password.length).toBeGreaterThan(20);
     expect(await loginWorks(command, password)).toBe(true);

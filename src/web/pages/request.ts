@@ -83,7 +83,7 @@ const opened = (request: RequestView): Part => html`<h2>What it opens</h2><table
 
 function decideSide(view: View, request: RequestView, typed = ''): Part {
   const limits = listed([...new Set(request.entitlements.map((entitlement) => limitsInWords(view.ctx.targets.get(entitlement.target)?.limits ?? null)))]);
-  return html`<h2>Why</h2><blockquote>${personText(request.reason)}</blockquote>${request.incident ? html`<p><a href="/active?incident=${request.incident}">${request.incident}</a></p>` : ''}
+  return html`<h2>Why</h2><blockquote>${personText(request.reason)}</blockquote>
 <h2>What would be opened</h2><table><tbody>${request.entitlements.map(opens)}
 <tr><td>Ends</td><td>${request.durationInWords} after ${request.startAt ? html`${time(request.startAt, new Date())}` : 'the last approval'}<span class="under">${limits}</span></td></tr></tbody></table>
 <h2>Your decision</h2><form method="post" action="/requests/${request.id}/decide">${csrfField(view.csrf)}<input type="hidden" name="seen" value="${request.seen}">
