@@ -3,7 +3,7 @@
 // installed beside us. Plain JavaScript on purpose, so that an old Node can read it and say what is wrong.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import module, { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -13,6 +13,8 @@ const entry = existsSync(built) ? built : join(root, 'src', 'main.ts');
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
 
 if (major > 22 || (major === 22 && minor >= 18)) {
+  // From the second start on nothing is parsed again; where the folder cannot be written, that is all that is lost.
+  module.enableCompileCache(join(root, 'node_modules', '.cache', 'halligan'));
   process.argv[1] = entry;
   await import(pathToFileURL(entry).href);
 } else {

@@ -78,6 +78,7 @@ export interface Sealer {
 type Context = SealerOptions & { readonly db: Db };
 type Batch = { sealed: number; size: number; signedAt: Date | null; unpublished: boolean };
 
+/** The sequencer of one process. Several may run: a lock lets one at a time seal. `close` ends what it holds. */
 export function createSealer(options: SealerOptions): Sealer {
   const context: Context = { ...options, db: openDb(options.pool) };
   const now = { size: 0, publishedSize: 0, signedAt: null as Date | null, refused: null as SealerStatus['refused'] };
@@ -161,14 +162,15 @@ async function sealBatch(context: Context): Promise<Batch> {
 type Waiting = { event_id: string; line: string };
 
 async function takePending(db: Db): Promise<Waiting[]> {
-  const { rows } = await sql<{ event_id: string; line: string | null }>`
+  const { rows } = await sql<{ position: number; event_id: string | null; line: string | null }>`
     WITH taken AS (
-      DELETE FROM audit_pending WHERE event_id IN (SELECT event_id FROM audit_pending ORDER BY position, event_id LIMIT ${batchSize})
-      RETURNING event_id, position
+      DELETE FROM audit_pending WHERE position IN (SELECT position FROM audit_pending ORDER BY position LIMIT ${batchSize})
+      RETURNING position
     )
-    SELECT taken.event_id, e.line FROM taken LEFT JOIN audit_event e ON e.id = taken.event_id ORDER BY taken.position, taken.event_id`.execute(db);
-  return rows.map(({ event_id, line }) => {
-    if (line === null) throw new SealRefused('event_missing', `Event ${event_id} is in audit_pending but not in audit_event.`);
+    SELECT taken.position, e.id AS event_id, e.line FROM taken LEFT JOIN audit_event e ON e.position = taken.position ORDER BY taken.position`.execute(db);
+  return rows.map(({ position, event_id, line }) => {
+    if (event_id === null || line === null)
+      throw new SealRefused('event_missing', `The event at position ${position} is in audit_pending but not in audit_event.`);
     return { event_id, line };
   });
 }

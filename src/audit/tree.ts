@@ -48,6 +48,7 @@ export interface CompletedNode {
   readonly hash: Buffer;
 }
 
+/** The frontier of a tree without entries. */
 export const emptyFrontier = (): Frontier => ({ size: 0, subtrees: [] });
 
 /** Adds one entry's hash to `frontier`, in place, and answers with the subtrees of stored levels that it completed. */

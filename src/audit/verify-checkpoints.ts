@@ -23,6 +23,7 @@ export interface Checkpoints {
 const openBrace = 0x7b;
 const longestNote = 65_536;
 
+/** Opens published checkpoints: a directory of them, or a file. Throws when `path` is not there. */
 export async function openCheckpoints(path: string): Promise<Checkpoints> {
   const isDirectory = (await stat(path)).isDirectory();
   const lines = await openLines(isDirectory ? join(path, 'checkpoints.jsonl') : path);

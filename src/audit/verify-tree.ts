@@ -11,6 +11,7 @@ const width = 32;
 export interface Row {
   readonly bytes: Buffer;
 }
+/** Room for `count` hashes. */
 export const newRow = (count: number): Row => ({ bytes: Buffer.alloc(1 + count * width) });
 /** The bytes of hash `i`. */
 export const hashAt = (row: Row, i: number): Buffer => row.bytes.subarray(1 + i * width, 1 + (i + 1) * width);
@@ -25,7 +26,9 @@ export interface Tree {
   size: number;
   readonly waiting: Buffer[];
 }
+/** A tree without entries. */
 export const newTree = (): Tree => ({ size: 0, waiting: [] });
+/** The same tree, which can grow by itself. */
 export const copyOf = (tree: Tree): Tree => ({ size: tree.size, waiting: [...tree.waiting] });
 
 /** Adds the first `count` hashes of `row`, whose bytes are used up. `spare` must be as long. */
@@ -105,4 +108,5 @@ export function consistencyHolds(old: number, size: number, oldRoot: string, roo
   return sn === 0 && fr.toString('hex') === oldRoot && sr.toString('hex') === root;
 }
 
+/** Whether this is a SHA-256 in hex, as the log writes it. */
 export const isHash = (text: unknown): text is string => typeof text === 'string' && /^[0-9a-f]{64}$/.test(text);

@@ -33,6 +33,7 @@ export interface Tx {
 /** The channel on which other processes hear that the outbox or a request has changed. */
 export const changesChannel = 'halligan_changes';
 
+/** The actor as the log names it: a person with the surface they came through, or a duty. */
 export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { system: actor.system } : { id: actor.id, name: actor.name, via: actor.via });
 
 /**
@@ -80,39 +81,24 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, bod
   return result;
 }
 
-/** Inserts the events and the outbox rows, and tells the listeners which requests and grants changed: one round trip. */
+/** Inserts the events and the outbox rows, and tells the listeners which requests changed: one round trip, and one statement that is as plain as it can be. */
 async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[]): Promise<void> {
   if (events.length === 0 && messages.length === 0) return;
   // In one transaction the ids rise in the order of the events, so that lists by id read like the story.
   const ids = events.map(() => newId('event', now.getTime())).sort();
   const rows = events.map((event, index) => {
     const id = ids[index] ?? '';
-    return {
-      id,
-      at: now,
-      type: event.type,
-      actor_id: 'id' in event.actor ? event.actor.id : null,
-      person_id: event.person ?? ('id' in event.actor ? event.actor.id : null),
-      request_id: event.request ?? null,
-      grant_id: event.grant ?? null,
-      lease_id: event.lease ?? null,
-      incident: event.incident ?? null,
-      entitlements: [...(event.entitlements ?? [])],
-      line: auditLine(id, now, event),
-    };
+    const actor = 'id' in event.actor ? event.actor.id : null;
+    const about = [event.person ?? actor, event.request ?? null, event.grant ?? null, event.lease ?? null, event.incident ?? null];
+    return sql`(${sql.join([id, now, event.type, actor, ...about, [...(event.entitlements ?? [])], auditLine(id, now, event)])})`;
   });
+  const insertEvents = sql`INSERT INTO audit_event (id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line) VALUES ${sql.join(rows)}`;
+  const insertOutbox = sql`INSERT INTO outbox (topic, payload) VALUES ${sql.join(messages.map(({ topic, payload }) => sql`(${topic}, ${JSON.stringify(payload)})`))}`;
   const requests = [...new Set(events.flatMap((event) => event.request ?? []))].slice(0, 50);
-  const note = requests.length > 0 || messages.length > 0 ? JSON.stringify({ outbox: messages.length > 0, requests }) : null;
-  await sql`
-    WITH events AS (
-      INSERT INTO audit_event (id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line)
-      SELECT id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line
-      FROM jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) AS e(id text, at timestamptz, type text, actor_id text, person_id text, request_id text, grant_id text,
-        lease_id text, incident text, entitlements text[], line text)
-    ), messages AS (
-      INSERT INTO outbox (topic, payload) SELECT topic, payload FROM jsonb_to_recordset(${JSON.stringify(messages)}::jsonb) AS m(topic text, payload jsonb)
-    )
-    SELECT CASE WHEN ${note}::text IS NOT NULL THEN pg_notify(${changesChannel}, ${note}::text) END`.execute(trx);
+  if (requests.length === 0 && messages.length === 0) return void (await insertEvents.execute(trx));
+  const first = rows.length > 0 ? sql`events AS (${insertEvents})` : sql`events AS (SELECT)`;
+  const second = messages.length > 0 ? sql`messages AS (${insertOutbox})` : sql`messages AS (SELECT)`;
+  await sql`WITH ${first}, ${second} SELECT pg_notify(${changesChannel}, ${JSON.stringify({ outbox: messages.length > 0, requests })})`.execute(trx);
 }
 
 /** What the database's "no" means, by the name of the constraint that said it. */

@@ -5,7 +5,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import { Refusal } from '../domain/errors.ts';
 import { newId } from '../domain/ids.ts';
 import { requestMachine, transition } from '../domain/lifecycle.ts';
-import { isOneOf, type Member, mayDecide, quorumMet } from '../domain/policy.ts';
+import { isOneOf, type Member, mayDecide, mayReview, quorumMet } from '../domain/policy.ts';
 import { seenHash } from '../domain/seen.ts';
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
@@ -100,7 +100,7 @@ function assertApprover(
   if (may && actor.via === 'device')
     throw new Refusal('device_may_not_decide', undefined, { next: 'Decide on the web page, or log in with a browser: halligan login.' });
   if (may) return;
-  const mayLook = mayDecide(asked, member) || isOneOf(ctx.policy.auditors, member) || isOneOf(ctx.policy.admins, member);
+  const mayLook = mayDecide(asked, member) || mayReview(asked, member) || isOneOf(ctx.policy.auditors, member) || isOneOf(ctx.policy.admins, member);
   throw new Refusal(mayLook ? 'not_an_approver' : 'not_found');
 }
 

@@ -46,6 +46,7 @@ export async function endGrant(tx: Tx, grant: GrantRow, event: keyof typeof reas
   if (outcome.to === 'ending' && leases.length === 0) await settleGrant(tx, { ...grant, state: outcome.to, epoch });
 }
 
+/** What every event about this grant says of it. */
 export const aboutGrant = (grant: Pick<GrantRow, 'id' | 'request_id' | 'person_id' | 'incident'>) => ({
   request: grant.request_id,
   grant: grant.id,

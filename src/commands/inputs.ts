@@ -4,6 +4,7 @@ import { parseDuration } from '../domain/duration.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
 import { type IdKind, idPrefixes } from '../domain/ids.ts';
 
+/** An id of this kind, in its full form. */
 export const id = (kind: IdKind) =>
   z.string().regex(new RegExp(`^${idPrefixes[kind]}_[0-9a-f]{32}$`), `is not an id: one looks like ${idPrefixes[kind]}_ and 32 hex digits`);
 

@@ -16,6 +16,7 @@ export async function startIfDue(tx: Tx, grant: GrantRow): Promise<GrantRow> {
   return { ...grant, state: outcome.to, epoch };
 }
 
+/** Starts the grant if its time has come; does nothing when it has been started, ended or cancelled meanwhile. */
 export async function startGrant(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, grantId: string): Promise<void> {
   await commit(ctx, { system: 'expire-grants' }, async (tx) => {
     const grant = await lockGrant(tx.sql, grantId);

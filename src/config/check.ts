@@ -19,9 +19,14 @@ export type ProviderLoader = (kind: string) => Promise<Provider | undefined>;
 /** A block of names as it stands in the file; empty when something else stands there. */
 const blocksOf = (value: unknown): [string, unknown][] => (value !== null && typeof value === 'object' && !Array.isArray(value) ? Object.entries(value) : []);
 
-/** The targets whose blocks are right. Providers are loaded only for kinds in use. */
-export async function checkTargets(raw: Record<string, unknown>, providerOf: ProviderLoader, fault: Fault): Promise<Map<string, TargetConfig>> {
+/** The targets whose blocks are right, and the provider of each whose kind is known. Providers are loaded only for kinds in use. */
+export async function checkTargets(
+  raw: Record<string, unknown>,
+  providerOf: ProviderLoader,
+  fault: Fault,
+): Promise<{ targets: Map<string, TargetConfig>; providers: Map<string, Provider> }> {
   const targets = new Map<string, TargetConfig>();
+  const providers = new Map<string, Provider>();
   for (const [name, block] of blocksOf(raw['targets'])) {
     const { kind, ...rest } = Object.fromEntries(blocksOf(block));
     if (typeof kind !== 'string' || kind === '') continue;
@@ -30,26 +35,29 @@ export async function checkTargets(raw: Record<string, unknown>, providerOf: Pro
       fault(['targets', name, 'kind'], `no provider is called ${JSON.stringify(kind)}`);
       continue;
     }
+    providers.set(name, provider);
     const parsed = provider.targetSchema.safeParse(rest);
     if (parsed.success) targets.set(name, { name, provider, config: parsed.data });
     else for (const issue of parsed.error.issues) report(issue, ['targets', name], provider.targetSchema, fault);
   }
-  return targets;
+  return { targets, providers };
 }
 
-/** The entitlements whose blocks and targets are right. A block with a fault of form is passed over: that fault is noted already. */
-export function checkEntitlements(raw: Record<string, unknown>, targets: ReadonlyMap<string, TargetConfig>, fault: Fault): Map<string, Entitlement> {
+/** The entitlements whose blocks are right; `providers` is by the targets' names. Of a block with a fault of form, noted already, only target and grant are looked at. */
+export function checkEntitlements(raw: Record<string, unknown>, providers: ReadonlyMap<string, Provider>, fault: Fault): Map<string, Entitlement> {
   const entitlements = new Map<string, Entitlement>();
   const targetNames = blocksOf(raw['targets']).map(([name]) => name);
   for (const [name, block] of blocksOf(raw['entitlements'])) {
+    const at = ['entitlements', name];
+    const { target: targetName, grant: rawGrant } = Object.fromEntries(blocksOf(block));
+    if (typeof targetName === 'string' && !targetNames.includes(targetName))
+      fault([...at, 'target'], `there is no target ${JSON.stringify(targetName)}${nearest(targetName, targetNames)}`);
+    const provider = typeof targetName === 'string' ? providers.get(targetName) : undefined;
+    const grant = rawGrant !== null && typeof rawGrant === 'object' ? provider?.grantSchema.safeParse(rawGrant) : undefined;
+    if (provider && grant && !grant.success) for (const issue of grant.error.issues) report(issue, [...at, 'grant'], provider.grantSchema, fault);
     const parsed = entitlementSchema.safeParse(block);
     if (!parsed.success) continue;
-    const at = ['entitlements', name];
-    const { target: targetName, grant: _, maxDuration, decideWithin, breakGlass, review, ...rest } = parsed.data;
-    if (!targetNames.includes(targetName)) fault([...at, 'target'], `there is no target ${JSON.stringify(targetName)}${nearest(targetName, targetNames)}`);
-    const provider = targets.get(targetName)?.provider;
-    const grant = provider?.grantSchema.safeParse(parsed.data.grant);
-    if (provider && grant && !grant.success) for (const issue of grant.error.issues) report(issue, [...at, 'grant'], provider.grantSchema, fault);
+    const { maxDuration, decideWithin, breakGlass, review, ...rest } = parsed.data;
     const everyApprover = {
       groups: [...new Set(rest.approval.flatMap((rule) => rule.of.groups))],
       subjects: [...new Set(rest.approval.flatMap((rule) => rule.of.subjects))],
@@ -57,7 +65,6 @@ export function checkEntitlements(raw: Record<string, unknown>, targets: Readonl
     const entitlement: Entitlement = {
       ...rest,
       name,
-      target: targetName,
       kind: provider?.kind ?? '',
       grant: (grant?.data ?? null) as Json,
       grantInWords: provider && grant?.success ? provider.grantInWords(grant.data) : '',

@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { type Document, LineCounter, parseDocument } from 'yaml';
+import { type Document, LineCounter, parseDocument, type YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import type { Entitlement } from '../domain/entitlement.ts';
 import type { Provider } from '../domain/provider.ts';
@@ -56,18 +56,18 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   if (document.errors.length > 0) {
     throw new ConfigError(
       file,
-      document.errors.map((error) => ({ path: '', line: error.linePos?.[0].line, message: `not valid YAML: ${error.message.split('\n')[0]}` })),
+      document.errors.map((error) => ({ path: '', line: error.linePos?.[0].line, message: `not valid YAML: ${yamlWords(error)}` })),
     );
   }
   const faults: ConfigFault[] = [];
   const fault = (path: readonly PropertyKey[], message: string) => void faults.push({ path: path.map(String).join('.'), line: lineOf(path), message });
 
-  const value = valueOf(file, document);
+  const value = readValue(file, document);
   const parsed = configSchema.safeParse(value);
   if (!parsed.success) for (const issue of parsed.error.issues) report(issue, [], configSchema, fault);
   const raw = (value !== null && typeof value === 'object' ? value : {}) as Record<string, unknown>;
-  const targets = await checkTargets(raw, providerOf, fault);
-  const entitlements = checkEntitlements(raw, targets, fault);
+  const { targets, providers } = await checkTargets(raw, providerOf, fault);
+  const entitlements = checkEntitlements(raw, providers, fault);
   checkServer(raw, fault);
   if (faults.length > 0 || !parsed.success)
     throw new ConfigError(
@@ -93,8 +93,12 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   };
 }
 
+/** What the parser says, without the position, which is told beside it. */
+const yamlWords = (error: YAMLParseError): string =>
+  error.code === 'MULTIPLE_DOCS' ? 'it holds more than one document' : (error.message.split('\n')[0] ?? '').replace(/ at line \d+, column \d+:?$/, '');
+
 /** What the text says. A file of aliases that would grow without bound is a fault. */
-function valueOf(file: string, document: Document): unknown {
+function readValue(file: string, document: Document): unknown {
   try {
     return document.toJS() ?? {};
   } catch (error) {
@@ -117,16 +121,22 @@ function lineAt(document: Document, lines: LineCounter, path: readonly PropertyK
 
 /** The JSON Schema of the config file, for editors. Target and grant blocks are those of the given providers. */
 export function configJsonSchema(providers: readonly Provider[]): object {
-  const schema = z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' }) as { properties: Record<string, { additionalProperties?: unknown }> };
+  const jsonOf = (of: z.ZodType): JsonSchema => ({ ...(z.toJSONSchema(of, { io: 'input', unrepresentable: 'any' }) as JsonSchema), $schema: undefined });
+  const schema = jsonOf(configSchema);
   const targets = providers.map((provider) => {
-    const target = z.toJSONSchema(provider.targetSchema, { io: 'input', unrepresentable: 'any' }) as { properties?: object; required?: string[] };
-    return {
-      ...target,
-      $schema: undefined,
-      properties: { kind: { const: provider.kind }, ...target.properties },
-      required: ['kind', ...(target.required ?? [])],
-    };
+    const target = jsonOf(provider.targetSchema);
+    return { ...target, properties: { kind: { const: provider.kind }, ...target.properties }, required: ['kind', ...(target.required ?? [])] };
   });
-  if (schema.properties['targets']) schema.properties['targets'].additionalProperties = { anyOf: targets };
-  return { title: 'Halligan configuration', ...schema };
+  if (schema.properties?.['targets']) schema.properties['targets'].additionalProperties = { anyOf: targets };
+  const grant = schema.properties?.['entitlements']?.additionalProperties?.properties?.['grant'];
+  if (grant) grant.anyOf = providers.map((provider) => jsonOf(provider.grantSchema));
+  return { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'Halligan configuration', ...schema };
+}
+
+interface JsonSchema {
+  $schema?: string | undefined;
+  properties?: Record<string, JsonSchema>;
+  required?: string[];
+  additionalProperties?: JsonSchema;
+  anyOf?: object[];
 }

@@ -4,7 +4,6 @@
  * of their names, all or none.
  */
 import { readdir } from 'node:fs/promises';
-import { runner } from 'node-pg-migrate';
 import pg from 'pg';
 
 export interface MigrateOptions {
@@ -37,6 +36,8 @@ export async function migrationsPending(db: pg.Pool | pg.ClientBase, directory: 
 
 async function run(options: MigrateOptions, direction: 'up' | 'down', count?: number): Promise<string[]> {
   const log = options.log ?? (() => undefined);
+  // Large, and only needed here: a server that finds nothing to do never loads it.
+  const { runner } = await import('node-pg-migrate');
   const client = new pg.Client({
     connectionString: options.url,
     ...(options.password === undefined ? {} : { password: options.password }),

@@ -173,7 +173,6 @@ export interface AuditEventTable {
 }
 
 export interface AuditPendingTable {
-  event_id: string;
   position: number;
 }
 

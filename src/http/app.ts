@@ -42,8 +42,11 @@ export function createApp(parts: AppParts): Express {
   });
 
   app.use(auth.requireOwnHost);
-  const description = openapi(parts.routes, parts.version);
-  app.get('/openapi.json', (_request, response) => void response.json(description));
+  let description: object | undefined;
+  app.get('/openapi.json', (_request, response) => {
+    description ??= openapi(parts.routes, parts.version);
+    response.json(description);
+  });
   app.use('/api/v1', apiRouter(parts.ctx, auth, parts.routes));
   app.use('/api', (request, response) =>
     sendProblem(response, new Refusal('not_found', `There is no ${request.originalUrl.split('?')[0]} here.`, { next: 'The API is at /api/v1.' })),

@@ -11,6 +11,7 @@ import type { Target } from '../domain/provider.ts';
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 const sweepDeadlineMs = 15_000;
 
+/** Compares rows with what targets hold, both ways, and ends what no row explains. A target that does not answer is left for the next time. */
 export async function reconcileLeases(ctx: Small): Promise<void> {
   const unfinished = await ctx.db
     .selectFrom('lease')

@@ -8,6 +8,7 @@ import { type Job, type JobKind, jobId, type Queue } from '../queue/port.ts';
 export const nearMs = 120_000;
 const batch = 500;
 
+/** The job that a message of the outbox asks for. */
 export const jobOf = (topic: JobKind, payload: OutboxMessage['payload']): Job => ({
   id: jobId(topic, payload.id, payload.epoch),
   kind: topic,

@@ -1,9 +1,9 @@
 /** Ends a lease at its target and writes down what the target says. It reads Postgres first, so a job that is late, doubled or forged ends nothing that should live. */
 import { sql } from 'kysely';
 import type { Ctx } from '../commands/context.ts';
-import { recordRevocation } from '../commands/record-revocation.ts';
+import { type Revocation, recordRevocation } from '../commands/record-revocation.ts';
 import { isRefusal } from '../domain/errors.ts';
-import { ProviderError } from '../domain/provider.ts';
+import { type LeaseRef, ProviderError, type Target } from '../domain/provider.ts';
 import type { Queue } from '../queue/port.ts';
 import { jobOf, nearMs } from './relay-outbox.ts';
 
@@ -11,6 +11,7 @@ import { jobOf, nearMs } from './relay-outbox.ts';
 export const revokeDeadlineMs = 20_000;
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 
+/** One try to end a lease at its target; what came of it is recorded, success or not. Does nothing when the epoch has moved on. */
 export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<void> {
   const lease = await ctx.db.selectFrom('lease').select(['id', 'target', 'state', 'epoch', 'external_name']).where('id', '=', leaseId).executeTakeFirst();
   if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
@@ -20,15 +21,25 @@ export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number,
     await recordRevocation(ctx, leaseId, epoch, { failed: { message, code: 'target_unreachable', cut: undefined } });
     return;
   }
+  await recordRevocation(ctx, leaseId, epoch, await tryOnce(ctx, target, { leaseId: lease.id, externalName: lease.external_name }, signal));
+}
+
+/** Whatever the target's code throws is a failed try that is written down: one that nobody foresaw must not go round unseen. */
+async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortSignal): Promise<Revocation> {
   try {
-    const gone = await target.revoke({ leaseId: lease.id, externalName: lease.external_name }, signal);
-    await recordRevocation(ctx, leaseId, epoch, { gone });
+    return { gone: await target.revoke(ref, signal) };
   } catch (error) {
-    if (!isRefusal(error)) throw error;
-    ctx.log.warn({ code: 'revocation_failed', lease: leaseId, target: lease.target, why: error.message }, 'ending a lease failed; it will be tried again');
-    await recordRevocation(ctx, leaseId, epoch, {
-      failed: { message: error.message, code: error.code, cut: error instanceof ProviderError ? error.cut : undefined },
-    });
+    const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
+    if (isRefusal(error)) {
+      ctx.log.warn(about, 'ending a lease failed; it will be tried again');
+      return { failed: { message: error.message, code: error.code, cut: error instanceof ProviderError ? error.cut : undefined } };
+    }
+    ctx.log.error(
+      { ...about, stack: error instanceof Error ? error.stack : undefined },
+      'ending a lease failed in a way that was not foreseen; it will be tried again',
+    );
+    const message = `${target.name}: ending the login failed in a way that was not foreseen. The log of the server says more.`;
+    return { failed: { message, code: 'target_failed', cut: undefined } };
   }
 }
 

@@ -24,22 +24,42 @@ export interface Workers {
 export const sweepEveryMs = 2_000;
 const reconcileEveryMs = 30_000;
 
+/**
+ * Postgres' time, carried on between two readings by this machine's steady clock: its wall clock, which may be wrong or
+ * be set while we run, has no part in when a job is due.
+ */
+function postgresClock({ db }: Pick<Ctx, 'db'>): { now(): number; read(): Promise<void>; known(): Promise<void> } {
+  let ahead: number | undefined;
+  const read = async (): Promise<void> => {
+    const before = performance.now();
+    const { rows } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(db);
+    if (rows[0]) ahead = rows[0].now.getTime() - (before + performance.now()) / 2;
+  };
+  return {
+    now: () => (ahead === undefined ? Date.now() : performance.now() + ahead),
+    read,
+    known: async () => (ahead === undefined ? read() : undefined),
+  };
+}
+
+/** Starts the duties and the queue of this process. `stop` lets what runs come to its end. */
 export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
-  let offset = 0;
   const started = Date.now();
+  const clock = postgresClock(ctx);
   const queue = embeddedQueue({
     lanes: (lane) => (lane === 'expiry' ? { concurrency: 4, deadlineMs: 15_000 } : { concurrency: 4, deadlineMs: revokeDeadlineMs }),
-    now: () => Date.now() + offset,
+    now: clock.now,
     onFailure: (job, error) =>
       ctx.log.warn({ code: 'job_failed', job: job.id, why: (error as Error).message }, 'a job failed; the sweep will find its work again'),
   });
   queue.start((job: Job, signal) => (job.kind === 'grant-due' ? runGrantDue(ctx, job.subject) : runRevokeLease(ctx, job.subject, job.epoch, signal)));
 
-  const relay = startDuty(ctx.log, 'relay-outbox', 1_000, async () => void (await relayOutbox(ctx.db, queue)));
+  const relay = startDuty(ctx.log, 'relay-outbox', 1_000, async () => {
+    await clock.known();
+    await relayOutbox(ctx.db, queue);
+  });
   const sweep = startDuty(ctx.log, 'expire-grants', sweepEveryMs, async () => {
-    const before = Date.now();
-    const { rows } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(ctx.db);
-    if (rows[0]) offset = rows[0].now.getTime() - (before + Date.now()) / 2;
+    await clock.read();
     await sweepDueGrants(ctx, queue);
     await sweepRevocations(ctx, queue);
     await sweepStartsAndLapses(ctx);
@@ -53,7 +73,7 @@ export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
     queue,
     nudge: relay.nudge,
     late: () => Object.entries(duties).flatMap(([name, duty]) => ((duty.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
-    clockOffsetMs: () => offset,
+    clockOffsetMs: () => clock.now() - Date.now(),
     async stop() {
       await Promise.all([relay.stop(), sweep.stop(), reconcile.stop()]);
       await queue.stop(20_000);

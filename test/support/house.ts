@@ -74,7 +74,7 @@ export interface HouseOptions {
   /** The `entitlements` block, indented by two spaces. */
   readonly entitlements?: (target: TestTarget) => string;
   /** More targets, as YAML indented by two spaces. */
-  readonly moreTargets?: string;
+  readonly moreTargets?: (target: TestTarget) => string;
 }
 
 export interface Answer<T = Record<string, unknown>> {
@@ -111,6 +111,8 @@ export interface House {
   actor(subject: string, via?: PersonActor['via']): Promise<PersonActor>;
   /** A token of this person, for a server that is started later. */
   tokenOf(subject: string): Promise<string>;
+  /** After a logout everywhere: the next call logs in again. */
+  forgetToken(subject: string): void;
   /** Starts the server, for `server: 'none'`. */
   start(options?: { worker?: boolean }): Promise<Running>;
   /** Stops it. */
@@ -177,7 +179,7 @@ limits: { pendingPerPerson: ${options.pendingPerPerson ?? 200} }
 log: { level: ${options.logLevel ?? 'info'} }
 targets:
   orders-db: ${JSON.stringify({ kind: 'postgres', ...parts.target.config, port })}
-${options.moreTargets ?? ''}
+${options.moreTargets?.(parts.target) ?? ''}
 entitlements:${options.entitlements?.(parts.target) ?? houseEntitlements(parts.target.groupRole)}
 `;
   const file = join(folder, 'halligan.yaml');
@@ -256,6 +258,7 @@ export async function startTestHouse(options: HouseOptions = {}): Promise<House>
       faults,
       logged,
       tokenOf,
+      forgetToken: (subject) => void tokens.delete(subject),
       apiAs: async (subject) => apiOf(url, subject === null ? null : await tokenOf(subject)),
       actor: (subject, via = 'api') => actorOf(database, subject, via),
       start,

@@ -8,6 +8,11 @@ export async function memberNow(trx: Transaction<Schema>, personId: string): Pro
   return trx.selectFrom('person').select(['id', 'subject', 'groups', 'name']).where('id', '=', personId).forShare().executeTakeFirstOrThrow();
 }
 
+/** The same, for a command that counts what this person has: others of theirs that count wait until this transaction ends. */
+export async function memberAlone(trx: Transaction<Schema>, personId: string): Promise<Member & { name: string }> {
+  return trx.selectFrom('person').select(['id', 'subject', 'groups', 'name']).where('id', '=', personId).forNoKeyUpdate().executeTakeFirstOrThrow();
+}
+
 /** Everyone who approved this request, with their groups as they are now. */
 export async function approversOf(trx: Transaction<Schema>, requestId: string): Promise<Member[]> {
   return trx

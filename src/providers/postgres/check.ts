@@ -11,11 +11,12 @@ const mostSkewSeconds = 5;
 /** All faults at once. A target that cannot be reached has one: that. */
 export async function checkTarget(door: Door, roles: readonly string[], signal: AbortSignal): Promise<TargetFault[]> {
   try {
-    return await door.run(signal, 'checking the target', async (client) => [
-      ...(await checkServer(client, door)),
-      ...(await collect(() => ensureLeftovers(client, door))),
-      ...(await checkRoles(client, door, roles)),
-    ]);
+    return await door.run(signal, 'checking the target', async (client) => {
+      const { faults, makesRoles } = await checkServer(client, door);
+      // Without the right to make roles the next step could only fail, for the reason that is named already.
+      const leftovers = makesRoles ? await collect(() => ensureLeftovers(client, door)) : [];
+      return [...faults, ...leftovers, ...(await checkRoles(client, door, roles))];
+    });
   } catch (error) {
     if (error instanceof ProviderError) return [asFault(error)];
     throw error;
@@ -44,7 +45,7 @@ async function ensureLeftovers(client: pg.ClientBase, door: Door): Promise<void>
   }
 }
 
-async function checkServer(client: pg.ClientBase, door: Door): Promise<TargetFault[]> {
+async function checkServer(client: pg.ClientBase, door: Door): Promise<{ faults: TargetFault[]; makesRoles: boolean }> {
   const before = Date.now();
   const {
     rows: [row],
@@ -54,7 +55,7 @@ async function checkServer(client: pg.ClientBase, door: Door): Promise<TargetFau
        FROM pg_catalog.pg_roles r WHERE r.rolname = current_user`,
   );
   const faults: TargetFault[] = [];
-  if (!row) return faults;
+  if (!row) return { faults, makesRoles: false };
   if (row.version < 140_000)
     faults.push({ message: `${door.name} runs PostgreSQL ${Math.floor(row.version / 10_000)}; Halligan needs 14 or newer.`, next: 'Upgrade the server.' });
   if (row.standby) faults.push({ message: `${door.name} is a standby: no login can be made there.`, next: 'Name the primary as host.' });
@@ -74,7 +75,7 @@ async function checkServer(client: pg.ClientBase, door: Door): Promise<TargetFau
       message: `${door.name}: its clock and this machine's are ${Math.round(skew)} s apart, so logins end that much early or late there.`,
       next: 'Synchronise the clocks (NTP).',
     });
-  return faults;
+  return { faults, makesRoles: row.superuser || row.creates };
 }
 
 async function checkRoles(client: pg.ClientBase, door: Door, roles: readonly string[]): Promise<TargetFault[]> {

@@ -18,6 +18,7 @@ export const markerOf = (spec: LeaseSpec): string =>
 /** The lease whose marker this is, or null. */
 export const leaseIn = (comment: string): string | null => /^halligan lease=(lse_[0-9a-f]{32})(?: |$)/.exec(comment)?.[1] ?? null;
 
+/** Whether the role bears our marker for this very lease. */
 export const isOurs = (ref: LeaseRef, role: FoundRole): boolean => ref.externalName.startsWith('hg_') && leaseIn(role.comment) === ref.leaseId;
 
 /** The role under this name, read now. */

@@ -75,13 +75,13 @@ const endIncident = (view: View, incident: string): Part =>
   html`<details class="confirm"><summary class="btn end">End everything of ${incident}…</summary><form method="post" action="/incidents/revoke">${csrfField(view.csrf)}<input type="hidden" name="incident" value="${incident}"><label>Reason <span class="soft">(kept for ever)</span><input name="reason" required maxlength="2000" autocomplete="off"></label><div class="actions"><button class="end">End everything of ${incident} now</button></div></form></details>`;
 
 export async function revokeSubmit(view: View, grantId: string): Promise<void> {
-  const reason = parse(reasonForm, (view.request.body as Record<string, unknown>)['reason'], 'reason');
+  const reason = parse(reasonForm, ((view.request.body ?? {}) as Record<string, unknown>)['reason'], 'reason');
   await revokeGrant(view.ctx, view.actor, grantId, reason);
   goTo(view, '/active', 'revoked');
 }
 
 export async function revokeIncidentSubmit(view: View): Promise<void> {
-  const body = view.request.body as Record<string, unknown>;
+  const body = (view.request.body ?? {}) as Record<string, unknown>;
   await revokeIncident(view.ctx, view.actor, parse(incidentForm, body['incident'], 'incident'), parse(reasonForm, body['reason'], 'reason'));
   goTo(view, '/active', 'ended');
 }

@@ -3,6 +3,7 @@ import { type Claimed, claimLease } from '../../commands/claim-lease.ts';
 import { decideRequest } from '../../commands/decide-request.ts';
 import { decideInput, parse } from '../../commands/inputs.ts';
 import { storyOf } from '../../db/read-models/audit-events.ts';
+import { readGrant } from '../../db/read-models/grants.ts';
 import { type RequesterView, readRequester } from '../../db/read-models/requester.ts';
 import { type EntitlementView, type RequestView, readRequest } from '../../db/read-models/requests.ts';
 import { isRefusal, type Refusal } from '../../domain/errors.ts';
@@ -97,7 +98,7 @@ function useIt(view: View, request: RequestView): Part {
   return html`<h2 id="use">Use it</h2><table><tbody>${request.entitlements.map((entitlement) => {
     const lease = grant.leases.find((one) => one.entitlement === entitlement.name && one.state === 'live');
     return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ends this one</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan psql ${entitlement.name}</code> needs no copying.</span></td>
-<td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<input type="hidden" name="request" value="${request.id}"><button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
+<td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
   })}</tbody></table>`;
 }
 
@@ -158,12 +159,16 @@ export async function decideSubmit(view: View, id: string): Promise<void> {
 
 /** The one page that carries a secret. It is the answer to the claim itself, never kept and never followed. */
 export async function claimSubmit(view: View, grantId: string): Promise<void> {
-  const { entitlement, request } = (view.request.body ?? {}) as Record<string, unknown>;
+  const { ctx, actor } = view;
+  const { entitlement } = (view.request.body ?? {}) as Record<string, unknown>;
+  // Read before anything is made, so that the answer has its page whatever the form said.
+  const { requestId } = await readGrant(ctx.db, ctx.policy, actor, grantId);
+  let extra: Extra;
   try {
-    const claimed = await claimLease(view.ctx, view.actor, grantId, typeof entitlement === 'string' ? entitlement : '');
-    await requestPage(view, String(request), { claimed });
+    extra = { claimed: await claimLease(ctx, actor, grantId, typeof entitlement === 'string' ? entitlement : '') };
   } catch (error) {
     if (!isRefusal(error) || isRefusal(error, 'not_found')) throw error;
-    await requestPage(view, String(request), { refusal: error });
+    extra = { refusal: error };
   }
+  await requestPage(view, requestId, extra);
 }

@@ -1,0 +1,34 @@
+/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start` for one part. */
+import { claims } from './claims.ts';
+import { ending } from './ending.ts';
+import { verifying, witness } from './log.ts';
+import { starting } from './start.ts';
+import { type Bench, type Figure, startBench } from './support.ts';
+
+const json = process.argv.includes('--json');
+const only = process.argv[process.argv.indexOf('--only') + 1];
+const parts: Record<string, (bench: Bench) => Promise<Figure[]>> = { start: starting, claims, ending, log: witness, verify: verifying };
+const chosen = process.argv.includes('--only') ? Object.entries(parts).filter(([name]) => name === only) : Object.entries(parts);
+if (chosen.length === 0) {
+  console.error(`--only takes one of ${Object.keys(parts).join(', ')}`);
+  process.exit(2);
+}
+
+const figures: Figure[] = [];
+for (const [name, part] of chosen) {
+  console.error(`measuring: ${name} …`);
+  const bench = await startBench();
+  try {
+    for (const figure of await part(bench)) {
+      figures.push(figure);
+      if (!json)
+        console.log(
+          `${figure.holds ? '✓' : '✗'} ${figure.ratio.toFixed(2).padStart(6)}  (${figure.bound})  ${figure.name}\n          ${figure.note}; rounds ${figure.rounds.map((round) => round.toFixed(2)).join(' ')}`,
+        );
+    }
+  } finally {
+    await bench.stop();
+  }
+}
+if (json) console.log(JSON.stringify(figures, null, 2));
+process.exit(figures.every((figure) => figure.holds) ? 0 : 1);

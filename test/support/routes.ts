@@ -1,0 +1,51 @@
+/** Every route that a running server really has, read from its routers, so that a test can notice one that it does not know. */
+import type { Server } from 'node:http';
+import type { Route } from '../../src/http/route.ts';
+import { auditRoutes } from '../../src/http/routes/audit.ts';
+import { grantRoutes } from '../../src/http/routes/grants.ts';
+import { loginApi } from '../../src/http/routes/login-api.ts';
+import { meRoutes } from '../../src/http/routes/me.ts';
+import { requestRoutes } from '../../src/http/routes/requests.ts';
+import { reviewRoutes } from '../../src/http/routes/reviews.ts';
+
+/** The table of the API, as the composition root puts it together. */
+export const apiTable: readonly Route[] = [
+  ...meRoutes,
+  ...requestRoutes,
+  ...grantRoutes,
+  ...reviewRoutes,
+  ...auditRoutes,
+  ...loginApi({} as Parameters<typeof loginApi>[0]),
+];
+
+export const nameOf = (route: Pick<Route, 'method' | 'path'>): string => `${route.method.toUpperCase()} ${route.path}`;
+
+interface Layer {
+  readonly route?: { readonly path: string | string[]; readonly stack: readonly { readonly method?: string }[] };
+  readonly handle: { readonly stack?: readonly Layer[] };
+  match(path: string): boolean;
+}
+
+const walk = (layers: readonly Layer[]): string[] =>
+  layers.flatMap((layer) => {
+    const { route } = layer;
+    if (route) {
+      const methods = [...new Set(route.stack.flatMap((one) => one.method ?? []))];
+      return [route.path].flat().flatMap((path) => methods.map((method) => `${method.toUpperCase()} ${path}`));
+    }
+    return layer.handle.stack ? walk(layer.handle.stack) : [];
+  });
+
+/** The routes beside the API: pages, forms, health, assets. `GET /path`. */
+export function pageRoutes(server: Server): string[] {
+  const [app] = server.listeners('request') as unknown as { router: { stack: readonly Layer[] } }[];
+  const layers = app!.router.stack.filter((layer) => layer.route !== undefined || (layer.handle.stack !== undefined && layer.match('/anything')));
+  return [...new Set(walk(layers))].sort();
+}
+
+/** The routes of `/api/v1` as the router has them. */
+export function mountedApiRoutes(server: Server): string[] {
+  const [app] = server.listeners('request') as unknown as { router: { stack: readonly Layer[] } }[];
+  const layer = app!.router.stack.find((one) => one.handle.stack !== undefined && !one.match('/anything') && one.match('/api/v1/me'));
+  return [...new Set(walk(layer!.handle.stack!))].filter((name) => /^(GET|POST|DELETE|PUT|PATCH) /.test(name)).sort();
+}
