@@ -6,13 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { Router } from 'express';
 import type pg from 'pg';
 import pino, { type Logger } from 'pino';
-import { signerFrom } from './audit/checkpoint.ts';
+import { type Signer, signerFrom } from './audit/checkpoint.ts';
 import { createSealer, type Sealer } from './audit/seal.ts';
 import { createAuth } from './auth/auth.ts';
-import { changesChannel } from './commands/commit.ts';
 import type { Ctx, Policy } from './commands/context.ts';
 import type { Config } from './config/load.ts';
 import { readSecret, type SecretRef } from './config/secrets.ts';
+import { announcer, type Change, changesChannel } from './db/announce.ts';
 import { listen } from './db/listen.ts';
 import { migrationsPending } from './db/migrate.ts';
 import { connectionOf, openDb, openPool } from './db/pool.ts';
@@ -75,6 +75,7 @@ const secretOf = (ref: SecretRef | undefined) => (ref ? () => readSecret(ref) : 
 /** Starts a process. Throws `StartFault` when the database stays away, when its tables are not there, or when the port is taken. */
 export async function startProcess(config: Config, options: ProcessOptions): Promise<Running> {
   const log = options.log ?? makeLog(config.log.level);
+  const signer = await readSigner(config);
   const password = secretOf(config.database.password);
   const pool = openPool({
     connectionString: config.database.url,
@@ -89,23 +90,28 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     throw error;
   }
   const targets = connectTargets(config);
-  let nudge = (): void => undefined;
-  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge: () => nudge() };
-  const signer = signerFrom(await readSecret({ file: config.audit.signingKeyFile }));
-  const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
-  const workers = options.worker ? startWorkers(ctx, sealer) : undefined;
-  if (workers) nudge = workers.nudge;
   const changed = new Set<(requests: readonly string[]) => void>();
+  let workers: Workers | undefined;
+  const hear = (change: Change): void => {
+    if (change.outbox) workers?.nudge();
+    for (const tell of changed) tell(change.requests);
+  };
+  const announce = announcer(pool, (error) =>
+    log.debug({ code: 'announce_failed', why: error.message }, 'other processes were not told of a change; their sweeps find it'),
+  );
+  const nudge = (change: Change = { outbox: true, requests: [] }): void => {
+    hear(change);
+    announce(change);
+  };
+  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge };
+  const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
+  workers = options.worker ? startWorkers(ctx, sealer) : undefined;
   const listener = listen({
     connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
     channel: changesChannel,
-    onConnected: () => nudge(),
+    onConnected: () => workers?.nudge(),
     onError: (error) => log.warn({ code: 'listen_lost', why: error.message }, 'the notification connection broke; sweeps go on'),
-    onMessage: (payload) => {
-      const note = JSON.parse(payload) as { outbox?: boolean; requests?: string[] };
-      if (note.outbox) nudge();
-      for (const tell of changed) tell(note.requests ?? []);
-    },
+    onMessage: (payload) => hear(JSON.parse(payload) as Change),
   });
   const health = () => readHealth(pool, sealer, workers);
   const stopAll = async (server: Server | undefined): Promise<void> => {
@@ -123,6 +129,15 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   } catch (error) {
     await stopAll(undefined);
     throw error;
+  }
+}
+
+/** The key is read before anything is started, so that a wrong one is said at once. */
+async function readSigner(config: Config): Promise<Signer> {
+  try {
+    return signerFrom(await readSecret({ file: config.audit.signingKeyFile }));
+  } catch (error) {
+    throw new StartFault(`audit.signingKeyFile: ${(error as Error).message} To make one: halligan audit keygen --name <origin> --out <file>`);
   }
 }
 

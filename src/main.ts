@@ -1,9 +1,77 @@
 /** Where Halligan starts: `halligan <command>`. It reads the command line, loads what that command needs, and nothing more. */
-import { Command } from 'commander';
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { exit } from './cli/exit-codes.ts';
+import { addClientCommands, addHelp, runClient } from './cli/program.ts';
 
-const program = new Command('halligan');
-program
-  .command('serve')
-  .option('--config <file>')
-  .action(async (options: { config?: string }) => (await import('./serve.ts')).serveCommand({ ...options, web: true, worker: true }));
-await program.parseAsync();
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+
+const program = new Command('halligan')
+  .description('Break-glass and just-in-time access: short-lived, approved, revoked on time, proven gone, witnessed.')
+  .version(version, '-V, --version', 'print the version')
+  .showHelpAfterError('(halligan help lists the commands; add --help to one of them for its options)')
+  .exitOverride();
+
+const finish = (code: number): void => {
+  process.exitCode = code;
+};
+addClientCommands(program, async (action) => finish(await runClient(action)));
+program.commandsGroup('Running it:');
+addServerCommands(program);
+program.commandsGroup('More:');
+addHelp(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  if (error.code === 'halligan.unknownTopic') process.stderr.write(`${error.message}\n`);
+  // Commander has said what is wrong; help and version that were asked for are no fault.
+  finish(error.code === 'commander.help' || error.exitCode !== 0 ? exit.usage : exit.ok);
+}
+
+/** What runs beside the database. These leave at once when they are done: nothing of theirs may keep the process. */
+function addServerCommands(to: Command): void {
+  const config = ['--config <file>', 'the config file; HALLIGAN_CONFIG, then config/halligan.yaml unless said'] as const;
+  const leave = async (code: Promise<number>): Promise<void> => process.exit(await code);
+  const serve = () => import('./serve.ts');
+  to.command('serve')
+    .description('run the server: web, API and workers')
+    .option(...config)
+    .option('--no-worker', 'web and API only; something else runs halligan worker')
+    .action(async (options: { config?: string; worker: boolean }) => leave((await serve()).serveCommand({ ...options, web: true })));
+  to.command('worker')
+    .description('run the workers only: expire, revoke, reconcile, seal')
+    .option(...config)
+    .action(async (options: { config?: string }) => leave((await serve()).serveCommand({ ...options, web: false, worker: true })));
+  to.command('migrate')
+    .description("bring Halligan's own database up to date")
+    .option(...config)
+    .option('--url <url>', "the owner's postgres:// address, instead of database.migration in the config")
+    .action(async (options: { config?: string; url?: string }) => finish(await (await serve()).migrateCommand(options)));
+  const configCommand = to.command('config').description('check the config, or describe its form');
+  configCommand
+    .command('check')
+    .description('list every fault with its line, or say ok')
+    .option(...config)
+    .action(async (options: { config?: string }) => finish(await (await serve()).configCheckCommand(options)));
+  configCommand
+    .command('schema')
+    .description('the JSON Schema of the config file, for editors')
+    .action(async () => finish(await (await serve()).configSchemaCommand()));
+  to.commands
+    .find((one) => one.name() === 'audit')
+    ?.command('keygen')
+    .description('make the key that signs the log: FILE (keep it secret) and FILE.pub (give it to auditors)')
+    .requiredOption('--name <origin>', "the log's name: halligan.example.com/audit")
+    .requiredOption('--out <file>', 'where the private key goes')
+    .action(async (options: { name: string; out: string }) => finish(await (await serve()).keygenCommand(options)));
+  to.command('demo')
+    .description('run a whole Halligan here and watch the main job, on real parts')
+    .option('--once', 'leave after the story; 0 only if every step held')
+    .option('--json', 'one JSON object a step')
+    .option('--data-directory <folder>', 'where its data goes; .halligan/demo unless said')
+    .action(async (options: { once?: boolean; json?: boolean; dataDirectory?: string }) =>
+      leave((await import('./demo/demo.ts')).runDemo({ once: options.once ?? false, json: options.json ?? false, dataDirectory: options.dataDirectory })),
+    );
+}

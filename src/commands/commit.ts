@@ -5,6 +5,7 @@
  * No network call belongs in here.
  */
 import { sql, type Transaction } from 'kysely';
+import { prepared } from '../db/pool.ts';
 import type { Schema } from '../db/schema.ts';
 import { type AuditActor, type AuditEvent, auditLine } from '../domain/audit-event.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
@@ -30,10 +31,6 @@ export interface Tx {
   send(message: OutboxMessage): void;
 }
 
-/** The channel on which other processes hear that the outbox or a request has changed. */
-export const changesChannel = 'halligan_changes';
-
-/** The actor as the log names it: a person with the surface they came through, or a duty. */
 export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { system: actor.system } : { id: actor.id, name: actor.name, via: actor.via });
 
 /**
@@ -77,11 +74,12 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, bod
     await writeDown(trx, now, events, messages);
     return value;
   });
-  if (messages.length > 0) ctx.nudge();
+  const requests = [...new Set(events.flatMap((event) => event.request ?? []))];
+  if (messages.length > 0 || requests.length > 0) ctx.nudge({ outbox: messages.length > 0, requests });
   return result;
 }
 
-/** Inserts the events and the outbox rows, and tells the listeners which requests changed: one round trip, and one statement that is as plain as it can be. */
+/** Inserts the events and the outbox rows: one round trip, and one statement that is as plain as it can be. */
 async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[]): Promise<void> {
   if (events.length === 0 && messages.length === 0) return;
   // In one transaction the ids rise in the order of the events, so that lists by id read like the story.
@@ -92,13 +90,11 @@ async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent
     const about = [event.person ?? actor, event.request ?? null, event.grant ?? null, event.lease ?? null, event.incident ?? null];
     return sql`(${sql.join([id, now, event.type, actor, ...about, [...(event.entitlements ?? [])], auditLine(id, now, event)])})`;
   });
+  const shape = sql.raw(prepared(`witness_${events.length}_${messages.length}`));
   const insertEvents = sql`INSERT INTO audit_event (id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line) VALUES ${sql.join(rows)}`;
+  if (messages.length === 0) return void (await sql`${shape} ${insertEvents}`.execute(trx));
   const insertOutbox = sql`INSERT INTO outbox (topic, payload) VALUES ${sql.join(messages.map(({ topic, payload }) => sql`(${topic}, ${JSON.stringify(payload)})`))}`;
-  const requests = [...new Set(events.flatMap((event) => event.request ?? []))].slice(0, 50);
-  if (requests.length === 0 && messages.length === 0) return void (await insertEvents.execute(trx));
-  const first = rows.length > 0 ? sql`events AS (${insertEvents})` : sql`events AS (SELECT)`;
-  const second = messages.length > 0 ? sql`messages AS (${insertOutbox})` : sql`messages AS (SELECT)`;
-  await sql`WITH ${first}, ${second} SELECT pg_notify(${changesChannel}, ${JSON.stringify({ outbox: messages.length > 0, requests })})`.execute(trx);
+  await sql`${shape} WITH ${events.length > 0 ? sql`events AS (${insertEvents})` : sql`events AS (SELECT)`} ${insertOutbox}`.execute(trx);
 }
 
 /** What the database's "no" means, by the name of the constraint that said it. */

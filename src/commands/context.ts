@@ -1,6 +1,7 @@
 /** What every command gets: everything it may touch, and nothing global. */
 import type pg from 'pg';
 import type { Logger } from 'pino';
+import type { Change } from '../db/announce.ts';
 import type { Db } from '../db/pool.ts';
 import type { Entitlement, People } from '../domain/entitlement.ts';
 import type { Member } from '../domain/policy.ts';
@@ -30,6 +31,6 @@ export interface Ctx {
   readonly targets: ReadonlyMap<string, Target>;
   readonly policy: Policy;
   readonly log: Logger;
-  /** Told after each commit that wrote to the outbox, so that this process need not wait for the notification. */
-  readonly nudge: () => void;
+  /** Told after each commit what it changed, so that nobody has to wait for a sweep. */
+  readonly nudge: (change?: Change) => void;
 }

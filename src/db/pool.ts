@@ -20,6 +20,21 @@ export interface PoolOptions {
 // int8 as a number: positions and sizes stay far below 2^53.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 
+const mark = /^\/\* prepared (\w+) \*\//;
+
+/** A text that begins with this is parsed and planned once on each connection, under this name; each name belongs to one text. */
+export const prepared = (name: string): string => `/* prepared ${name} */`;
+
+/** The driver's client, which also takes `prepared` from those who can only give it a text. */
+class Client extends pg.Client {
+  // biome-ignore lint/suspicious/noExplicitAny: the driver's own nine signatures, passed through.
+  override query(...args: any[]): any {
+    const name = typeof args[0] === 'string' ? mark.exec(args[0])?.[1] : undefined;
+    if (name) args[0] = { name, text: args[0], values: args[1] };
+    return (super.query as (...all: unknown[]) => unknown)(...(name ? [args[0]] : args));
+  }
+}
+
 /** What the driver connects with. A password beside the address wins over the one that the driver would read from it. */
 export const connectionOf = (connectionString: string, password?: () => Promise<string>): pg.ClientConfig => ({
   ...parseIntoClientConfig(connectionString),
@@ -28,7 +43,8 @@ export const connectionOf = (connectionString: string, password?: () => Promise<
 
 /** A pool of connections. Every statement is ended by the server after 15 s, every connection attempt after 5 s. */
 export function openPool(options: PoolOptions): pg.Pool {
-  const pool = new pg.Pool({
+  const settings: pg.PoolConfig & { Client: typeof pg.Client } = {
+    Client,
     ...connectionOf(options.connectionString, options.password),
     max: options.max ?? 10,
     application_name: options.applicationName ?? 'halligan',
@@ -37,7 +53,8 @@ export function openPool(options: PoolOptions): pg.Pool {
     query_timeout: 20_000,
     idle_in_transaction_session_timeout: 30_000,
     keepAlive: true,
-  });
+  };
+  const pool = new pg.Pool(settings);
   pool.on('error', (error) => options.onError?.(error));
   // A connection that breaks while it is in use fails its query; without a listener of its own it would end the process.
   pool.on('connect', (client) => client.on('error', (error) => options.onError?.(error)));

@@ -70,7 +70,7 @@ Log in as oncall, lead, security, auditor or admin; the development identity pro
 Three commands to try, in another terminal in this folder:
   npm run -s halligan -- login --server ${house.url}
   npm run -s halligan -- request orders-readonly --for 10m --reason "trying it out"
-  npm run -s halligan -- audit verify ${join(house.dataDirectory, 'audit.jsonl')} --checkpoints ${join(house.dataDirectory, 'checkpoints')} --key ${join(house.dataDirectory, 'halligan.pub')}
+  npm run -s halligan -- audit verify ${join(house.dataDirectory, 'audit.jsonl')} --checkpoints ${join(house.dataDirectory, 'checkpoints.jsonl')} --key ${join(house.dataDirectory, 'halligan.pub')}
 
 Ctrl-C stops everything that was started here.`);
 }

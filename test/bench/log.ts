@@ -3,53 +3,68 @@ import { fork } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { sql } from 'kysely';
 import pino from 'pino';
 import { commit } from '../../src/commands/commit.ts';
+import type { Ctx, PersonActor } from '../../src/commands/context.ts';
+import { withdrawRequest } from '../../src/commands/withdraw-request.ts';
 import { openDb, openPool } from '../../src/db/pool.ts';
+import { move } from '../../src/db/stores/move.ts';
+import { cliTokenFor } from '../../src/demo/browserless.ts';
+import { requestMachine, transition } from '../../src/domain/lifecycle.ts';
 import { newSigner, type SyntheticLog, writeSynthetic } from '../audit/synthetic.ts';
-import { type Bench, type Figure, figure, timed } from './support.ts';
+import { type Bench, call, type Figure, figure, timed, tokensOf } from './support.ts';
 
 const rounds = 5;
 
-/** Writes by compare-and-set through `commit`, with and without an event, by 32 clients, while the sealer works. */
+/** One command, withdrawing a request, as it is and with everything but its witness, by 32 clients, while the server seals. */
 export async function witness(bench: Bench): Promise<Figure[]> {
   const url = new URL(bench.superuserUrl);
   url.pathname = '/halligan';
   const pool = openPool({ connectionString: url.href, max: 34 });
-  const folder = await mkdtemp(join(tmpdir(), 'halligan-bench-'));
-  const ctx = { db: openDb(pool), log: pino({ level: 'silent' }), nudge: () => undefined };
-  await pool.query('CREATE TABLE bench_write (id int PRIMARY KEY, epoch int NOT NULL)');
-  await pool.query('INSERT INTO bench_write SELECT n, 0 FROM generate_series(1, 32) n');
-  const clients = 32;
-  const each = 60;
-  const write = (id: number, audited: boolean) =>
-    commit(ctx, { system: 'bench' }, async (tx) => {
-      await sql`SELECT * FROM bench_write WHERE id = ${id} FOR UPDATE`.execute(tx.sql);
-      await sql`UPDATE bench_write SET epoch = epoch + 1 WHERE id = ${id}`.execute(tx.sql);
-      if (audited) tx.witness({ type: 'request.withdrawn', entitlements: ['orders-readonly'], data: { n: id } });
+  const ctx = { db: openDb(pool), log: pino({ level: 'silent' }), nudge: () => undefined } as unknown as Ctx;
+  await cliTokenFor(bench.url, 'oncall');
+  const token = await tokensOf(bench.url, 'oncall', 1);
+  const asked = await call<{ id: string; person: { id: string } }>(bench.url, token(), 'POST', '/requests', {
+    entitlements: ['orders-readonly'],
+    duration: '1h',
+    reason: 'measuring',
+  });
+  const actor: PersonActor = { id: asked.person.id, subject: 'oncall', name: 'oncall', groups: ['oncall'], via: 'api', loginId: '', authAt: new Date() };
+  const silent = (id: string) =>
+    commit(ctx, actor, async (tx) => {
+      const request = await tx.sql.selectFrom('request').selectAll().where('id', '=', id).forUpdate().executeTakeFirstOrThrow();
+      const outcome = transition(requestMachine, request.state, 'withdraw', { quorumMet: false, lapsesAt: request.lapses_at }, tx.now);
+      if ('refuse' in outcome) throw new Error(outcome.refuse);
+      await move(tx.sql, 'request', request, outcome.to, { decided_at: tx.now });
     });
-  const run = (audited: boolean) =>
-    timed(() =>
+  const clients = 32;
+  const each = 50;
+  const run = async (work: (id: string) => Promise<unknown>): Promise<number> => {
+    const { rows } = await pool.query<{ id: string }>(
+      `INSERT INTO request SELECT (jsonb_populate_record(r, jsonb_build_object('id', 'req_' || md5(random()::text || n)))).* FROM request r, generate_series(1, ${clients * each}) n WHERE r.id = $1 RETURNING id`,
+      [asked.id],
+    );
+    await pool.query('CHECKPOINT');
+    return timed(() =>
       Promise.all(
-        Array.from({ length: clients }, async (_, id) => {
-          for (let i = 0; i < each; i++) await write(id + 1, audited);
+        Array.from({ length: clients }, async (_, client) => {
+          for (let i = 0; i < each; i++) await work(rows[client * each + i]?.id ?? '');
         }),
       ),
     );
-  await run(true);
-  await run(false);
+  };
+  const audited = (id: string) => withdrawRequest(ctx, actor, id);
+  await run(audited);
+  await run(silent);
   const ratios: number[] = [];
   let note = '';
-  for (let round = 0; round < rounds; round++) {
-    const audited = await run(true);
-    const plain = await run(false);
-    ratios.push(plain / audited);
-    note = `${((clients * each * 1_000) / audited).toFixed(0)} audited writes a second, sealed by the running server`;
+  for (let round = 0; round < rounds + 2; round++) {
+    const withWitness = await run(audited);
+    const without = await run(silent);
+    ratios.push(without / withWitness);
+    note = `${((clients * each * 1_000) / withWitness).toFixed(0)} withdrawals a second with their witness, sealed by the running server`;
   }
-  await pool.query('DROP TABLE bench_write');
   await pool.end();
-  await rm(folder, { recursive: true, force: true });
   return [figure('audited writes ÷ unaudited, 32 clients', ratios, { least: 0.7 }, note)];
 }
 

@@ -1,5 +1,8 @@
-/** Loaded before the server (`node --import`): its wall clock is wrong by HALLIGAN_TEST_CLOCK_SHIFT_MS. Timers and the steady clock stay right, as on a real machine. */
-const shift = Number(process.env['HALLIGAN_TEST_CLOCK_SHIFT_MS'] ?? 0);
+/**
+ * Loaded before the server (`node --import`): its wall clock is wrong by HALLIGAN_TEST_CLOCK_SHIFT_MS, and is set ten minutes
+ * back at SIGUSR2. Timers and the steady clock stay right, as on a real machine.
+ */
+let shift = Number(process.env['HALLIGAN_TEST_CLOCK_SHIFT_MS'] ?? 0);
 const RealDate = Date;
 globalThis.Date = class Shifted extends RealDate {
   constructor(...given) {
@@ -10,3 +13,7 @@ globalThis.Date = class Shifted extends RealDate {
     return RealDate.now() + shift;
   }
 };
+process.on('SIGUSR2', () => {
+  shift -= 600_000;
+  console.log('stepped');
+});
