@@ -31,6 +31,7 @@ export interface Tx {
   send(message: OutboxMessage): void;
 }
 
+/** The actor as an event names it. */
 export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { system: actor.system } : { id: actor.id, name: actor.name, via: actor.via });
 
 /**
