@@ -231,7 +231,8 @@ async function serve(config: Config, { ctx, sealer, health, changed }: Surfaces)
 async function closeServer(server: Server | undefined): Promise<void> {
   if (!server) return;
   await new Promise<void>((resolve) => {
-    const patience = setTimeout(() => server.closeAllConnections(), 3_000);
+    // A claim may take eight seconds; its answer must not be lost to a shutdown.
+    const patience = setTimeout(() => server.closeAllConnections(), 10_000);
     server.close(() => {
       clearTimeout(patience);
       resolve();

@@ -70,7 +70,11 @@ export function embeddedQueue(options: Options): Queue {
 
   return {
     async add(job) {
-      if (stopping || known.has(job.id)) return;
+      if (stopping) return;
+      // A job that still waits is set again: a machine that slept, or a clock that was set, left its timer too long.
+      const timer = timers.get(job.id);
+      if (timer) clearTimeout(timer);
+      else if (known.has(job.id)) return;
       known.add(job.id);
       ripen(job);
     },

@@ -1,6 +1,6 @@
 /** Starts every duty of a worker: relay, sweeps, reconcile, seal. Each runs on, whatever the others do. */
 import { sql } from 'kysely';
-import type { Sealer } from '../audit/seal.ts';
+import { batchSize, type Sealer } from '../audit/seal.ts';
 import type { Ctx } from '../commands/context.ts';
 import { embeddedQueue } from '../queue/embedded.ts';
 import type { Job, Queue } from '../queue/port.ts';
@@ -66,7 +66,8 @@ export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
   });
   const reconcile = startDuty(ctx.log, 'reconcile-leases', reconcileEveryMs, () => reconcileLeases(ctx));
   const seal = startDuty(ctx.log, 'seal-audit', 500, async () => {
-    while (((await sealer.sealOnce())?.sealed ?? 0) > 0);
+    // One checkpoint for all that has gathered; another at once only when there was more than fits in one.
+    while (((await sealer.sealOnce())?.sealed ?? 0) >= batchSize);
   });
   const duties = { 'relay-outbox': relay, 'expire-grants': sweep, 'reconcile-leases': reconcile, 'seal-audit': seal };
   return {

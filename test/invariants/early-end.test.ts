@@ -3,8 +3,8 @@
  * a revocation never gives up, however often, in whatever order and by however many it is tried.
  */
 import fc from 'fast-check';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { ProviderError } from '../../src/domain/provider.ts';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type Issued, ProviderError } from '../../src/domain/provider.ts';
 import { runRevokeLease } from '../../src/workers/revoke-lease.ts';
 import { type House, rolesAt, startTestHouse, until } from '../support/house.ts';
 import { type ClaimedAnswer, claim, claimed, connectWith, eventsOf, granted, loginAnswer } from '../support/house-verbs.ts';
@@ -15,10 +15,14 @@ beforeAll(async () => {
   house = await startTestHouse();
 });
 afterAll(() => house?.close());
-afterEach(() => {
-  house.faults.issue = undefined;
+/** What stands in the way of the claims of one grant, so that tests of several can run side by side. */
+const inTheWay = new Map<string, (real: () => Promise<Issued>) => Promise<Issued>>();
+const clearFaults = (): void => {
+  house.faults.issue = (real, spec) => (inTheWay.get(spec.grantId) ?? ((go) => go()))(real);
   house.faults.revoke = undefined;
-});
+};
+beforeAll(clearFaults);
+afterEach(clearFaults);
 
 const within = () => AbortSignal.timeout(15_000);
 const leaseRow = async (id: string) =>
@@ -36,12 +40,12 @@ const leasesOf = async (grant: string) =>
 async function endDuringClaim(pause: 'before' | 'after', end: (grant: string) => Promise<number>): Promise<void> {
   const { grant } = await granted(house);
   const gate = newGate();
-  house.faults.issue = async (real) => {
+  inTheWay.set(grant, async (real) => {
     if (pause === 'before') await gate.pass();
     const issued = await real();
     if (pause === 'after') await gate.pass();
     return issued;
-  };
+  });
   const claiming = claim(house, grant);
   await gate.arrived;
   expect(await end(grant)).toBe(200);
@@ -62,31 +66,34 @@ async function endDuringClaim(pause: 'before' | 'after', end: (grant: string) =>
 const byHolder = async (grant: string) => (await (await house.apiAs('oncall')).post(`/grants/${grant}/return`)).status;
 const byLead = async (grant: string) => (await (await house.apiAs('lead')).post(`/grants/${grant}/revoke`, { reason: 'not now' })).status;
 
-test.concurrent('invariant 9: returned while the login is being made: refused, destroyed, never shown', () => endDuringClaim('before', byHolder), 30_000);
-test('invariant 9: revoked after the login was made and before it is shown: refused, destroyed, never shown', () => endDuringClaim('after', byLead), 30_000);
+// Each waits nine seconds for a claim that can make nothing any more: side by side.
+describe.concurrent('a claim that is under way', () => {
+  test('invariant 9: returned while the login is being made: refused, destroyed, never shown', () => endDuringClaim('before', byHolder), 30_000);
+  test('invariant 9: revoked after the login was made and before it is shown: refused, destroyed, never shown', () => endDuringClaim('after', byLead), 30_000);
 
-test('invariant 9: a claim replaced while its login is made is refused, and only the newer one lives', async () => {
-  const { grant } = await granted(house);
-  const gate = newGate();
-  let first = true;
-  house.faults.issue = async (real) => {
-    if (!first) return real();
-    first = false;
-    const issued = await real();
-    await gate.pass();
-    return issued;
-  };
-  const slow = claim(house, grant);
-  await gate.arrived;
-  const quick = await claimed(house, grant);
-  gate.open();
-  const lost = await slow;
-  expect({ status: lost.status, code: lost.body.code }).toEqual({ status: 409, code: 'lease_conflict' });
-  expect(await loginAnswer(quick)).toBe('let in');
-  await until('one login is left', async () => (await leasesOf(grant)).every((lease) => lease.id === quick.lease || lease.state === 'revoked'), 15_000);
-  expect((await leasesOf(grant)).map((lease) => lease.end_reason)).toEqual(['replaced', null]);
-  expect((await leaseRow(quick.lease)).state).toBe('live');
-}, 30_000);
+  test('invariant 9: a claim replaced while its login is made is refused, and only the newer one lives', async () => {
+    const { grant } = await granted(house);
+    const gate = newGate();
+    let first = true;
+    inTheWay.set(grant, async (real) => {
+      if (!first) return real();
+      first = false;
+      const issued = await real();
+      await gate.pass();
+      return issued;
+    });
+    const slow = claim(house, grant);
+    await gate.arrived;
+    const quick = await claimed(house, grant);
+    gate.open();
+    const lost = await slow;
+    expect({ status: lost.status, code: lost.body.code }).toEqual({ status: 409, code: 'lease_conflict' });
+    expect(await loginAnswer(quick)).toBe('let in');
+    await until('one login is left', async () => (await leasesOf(grant)).every((lease) => lease.id === quick.lease || lease.state === 'revoked'), 15_000);
+    expect((await leasesOf(grant)).map((lease) => lease.end_reason)).toEqual(['replaced', null]);
+    expect((await leaseRow(quick.lease)).state).toBe('live');
+  }, 30_000);
+});
 
 test('invariant 9: whatever the order of two claims, an end and their steps at the target, nothing lives after the end', async () => {
   const seed = Number(process.env['HALLIGAN_SEED'] ?? Date.now() % 1_000_000);
@@ -94,12 +101,12 @@ test('invariant 9: whatever the order of two claims, an end and their steps at t
   await fc.assert(
     fc.asyncProperty(fc.scheduler(), async (scheduler) => {
       const { grant } = await granted(house);
-      house.faults.issue = async (real) => {
+      inTheWay.set(grant, async (real) => {
         await scheduler.schedule(Promise.resolve(), 'before the login is made');
         const issued = await real();
         await scheduler.schedule(Promise.resolve(), 'before it is shown');
         return issued;
-      };
+      });
       const steps = [
         scheduler.schedule(Promise.resolve(), 'claim 1').then(() => claim(house, grant)),
         scheduler.schedule(Promise.resolve(), 'claim 2').then(() => claim(house, grant)),
@@ -228,4 +235,30 @@ test('invariant 6: ending one grant never touches the login or the session of an
   expect(await loginAnswer(staying)).toBe('let in');
   expect(await loginAnswer(ending)).toBe('28P01');
   await session.end();
+});
+
+test('invariant 7: access that is cut is recorded and shown as cut, although the clean-up failed', async () => {
+  const { grant } = await granted(house);
+  const issued = await claimed(house, grant);
+  const cutAt = new Date(Math.floor(Date.now() / 1_000) * 1_000);
+  let failures = 0;
+  house.faults.revoke = async (real, ref) => {
+    if (ref.leaseId !== issued.lease || failures++ > 0) return real();
+    throw new ProviderError('target_forbids', 'orders-db: the clean-up failed.', { cut: { at: cutAt, sessionsCut: 2 } });
+  };
+  expect(await byHolder(grant)).toBe(200);
+  const shown = await until('it is shown as cut', async () => {
+    const { body } = await (await house.apiAs('oncall')).get<{ leases: { cutAt: string | null; state: string }[] }>(`/grants/${grant}`);
+    return body.leases[0]?.cutAt && body.leases[0];
+  });
+  expect(shown).toMatchObject({ cutAt: cutAt.toISOString(), state: 'revoking' });
+  await until('it is revoked', async () => (await leaseRow(issued.lease)).state === 'revoked');
+  expect(await eventsOf(house, 'lease_id', issued.lease)).toEqual([
+    'lease.intended',
+    'lease.revealed',
+    'lease.ending',
+    'lease.cut',
+    'lease.revocation-failed',
+    'lease.revoked',
+  ]);
 });

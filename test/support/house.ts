@@ -2,79 +2,28 @@
  * A whole Halligan for a test: its own database, a real PostgreSQL target, a real identity provider, and the server on a
  * free port; in this process, or as a child that can be killed. `close()` ends and removes all of it.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import pg from 'pg';
 import pino from 'pino';
 import { inject } from 'vitest';
-import { generateSigningKey } from '../../src/audit/checkpoint.ts';
 import type { PersonActor } from '../../src/commands/context.ts';
 import { type Running, startProcess } from '../../src/compose.ts';
 import { type Config, parseConfig } from '../../src/config/load.ts';
 import { type DevelopmentPerson, type IdentityProvider, startIdentityProvider } from '../../src/demo/identity-provider.ts';
 import { providerOf } from '../../src/providers/registry.ts';
 import { cliTokenFor } from './browserless-login.ts';
+import { type ConfigOptions, housePeople, writeConfig } from './house-config.ts';
 import { type TestDatabase, type TestTarget, testDatabase, testTarget } from './postgres.ts';
 import { type Faults, providerDouble } from './provider-double.ts';
 
-/** Everyone whom the tests know. Groups are those of the entitlements below. */
-export const housePeople = (): DevelopmentPerson[] => [
-  { subject: 'oncall', name: 'On-call engineer', groups: ['oncall'] },
-  { subject: 'oncall-2', name: 'Second on-call engineer', groups: ['oncall'] },
-  { subject: 'lead', name: 'Team lead', groups: ['leads'] },
-  { subject: 'lead-2', name: 'Second team lead', groups: ['leads'] },
-  { subject: 'lead-oncall', name: 'Lead on call', groups: ['leads', 'oncall'] },
-  { subject: 'security', name: 'Security engineer', groups: ['security'] },
-  { subject: 'reviewer', name: 'Reviewer', groups: ['reviewers'] },
-  { subject: 'auditor', name: 'Auditor', groups: ['auditors'] },
-  { subject: 'admin', name: 'Administrator', groups: ['admins'] },
-  { subject: 'stranger', name: 'Somebody else', groups: [] },
-];
-
-/** `orders-readonly` needs one lead, `orders-two` two of them, `orders-both` a lead and somebody of security. */
-export const houseEntitlements = (role: string, target = 'orders-db'): string => `
-  orders-readonly:
-    opens: read the orders database
-    target: ${target}
-    grant: { role: ${role} }
-    owner: the orders team
-    eligible: { groups: [oncall] }
-    approval: [ { of: { groups: [leads] }, count: 1 } ]
-    maxDuration: 4h
-    breakGlass: { eligible: { groups: [oncall] }, maxDuration: 15m }
-    review: { of: { groups: [reviewers] } }
-  orders-two:
-    opens: read the orders database, with two pairs of eyes
-    target: ${target}
-    grant: { role: ${role} }
-    owner: the orders team
-    eligible: { groups: [oncall] }
-    approval: [ { of: { groups: [leads] }, count: 2 } ]
-    maxDuration: 1h
-  orders-both:
-    opens: read the orders database, with two kinds of eyes
-    target: ${target}
-    grant: { role: ${role} }
-    owner: the orders team
-    eligible: { groups: [oncall] }
-    approval: [ { of: { groups: [leads] }, count: 1 }, { of: { groups: [security] }, count: 1 } ]
-    maxDuration: 1h`;
-
-export interface HouseOptions {
+export interface HouseOptions extends ConfigOptions {
   /** `here` runs the server in this process; `none` leaves it to the test. */
   readonly server?: 'here' | 'none';
   readonly worker?: boolean;
-  readonly pendingPerPerson?: number;
   readonly people?: DevelopmentPerson[];
-  readonly logLevel?: 'debug' | 'info' | 'error';
-  /** Instead of the target's own port: that of a proxy in front. */
-  readonly targetPort?: (real: number) => Promise<number> | number;
-  /** The `entitlements` block, indented by two spaces. */
-  readonly entitlements?: (target: TestTarget) => string;
-  /** More targets, as YAML indented by two spaces. */
-  readonly moreTargets?: (target: TestTarget) => string;
 }
 
 export interface Answer<T = Record<string, unknown>> {
@@ -160,31 +109,6 @@ export function apiOf(url: string, token: string | null): Api {
     return { status: response.status, headers: response.headers, text, body: parsed as Answer<T>['body'] };
   };
   return { call, get: (path) => call('GET', path), post: (path, body, headers) => call('POST', path, body ?? {}, headers) };
-}
-
-async function writeConfig(folder: string, parts: { url: string; issuer: string; database: TestDatabase; target: TestTarget }, options: HouseOptions) {
-  const { signingKey, verifierKey } = generateSigningKey('halligan-test');
-  await writeFile(join(folder, 'audit.key'), `${signingKey}\n`, { mode: 0o600 });
-  await writeFile(join(folder, 'client-secret'), 'the test client has this secret\n', { mode: 0o600 });
-  await writeFile(join(folder, 'db-password'), `${inject('server').appPassword}\n`, { mode: 0o600 });
-  const databaseUrl = new URL(parts.database.appUrl);
-  databaseUrl.password = '';
-  const port = (await options.targetPort?.(parts.target.config.port)) ?? parts.target.config.port;
-  const text = `server: { url: '${parts.url}', listen: '${new URL(parts.url).host}' }
-database: { url: '${databaseUrl.href}', passwordFile: db-password }
-login: { issuer: '${parts.issuer}', clientId: halligan, clientSecretFile: client-secret, scopes: [openid, profile, groups] }
-audit: { signingKeyFile: audit.key, checkpoints: { directory: checkpoints } }
-roles: { auditors: { groups: [auditors] }, admins: { groups: [admins] } }
-limits: { pendingPerPerson: ${options.pendingPerPerson ?? 200} }
-log: { level: ${options.logLevel ?? 'info'} }
-targets:
-  orders-db: ${JSON.stringify({ kind: 'postgres', ...parts.target.config, port })}
-${options.moreTargets?.(parts.target) ?? ''}
-entitlements:${options.entitlements?.(parts.target) ?? houseEntitlements(parts.target.groupRole)}
-`;
-  const file = join(folder, 'halligan.yaml');
-  await writeFile(file, text);
-  return { file, text, verifierKey };
 }
 
 /** Starts everything; see `HouseOptions`. */

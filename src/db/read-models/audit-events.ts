@@ -75,7 +75,7 @@ function viewOf(row: Row): AuditEventView {
 
 /** Newest first. Auditors and admins read everything; others what they did, what concerns them, and what they may decide. */
 export async function listAuditEvents(db: Db, readers: Readers, viewer: Viewer, filter: AuditFilter): Promise<Page<AuditEventView>> {
-  const after = readCursor(filter.cursor);
+  const after = readCursor('event', filter.cursor);
   let query = eventRows(db);
   if (!seesEverything(readers, viewer)) {
     query = query.where((eb) =>

@@ -151,7 +151,7 @@ export interface GrantFilter {
 
 /** Newest first. `open` is everything that has not ended. */
 export async function listGrants(db: Db, readers: Readers, viewer: Viewer, filter: GrantFilter): Promise<Page<GrantView>> {
-  const after = readCursor(filter.cursor);
+  const after = readCursor('grant', filter.cursor);
   let query = grantRows(db).where(maySee(readers, viewer));
   if (after) query = query.where('access_grant.id', '<', after);
   if (filter.mine) query = query.where('access_grant.person_id', '=', viewer.id);

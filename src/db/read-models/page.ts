@@ -1,5 +1,6 @@
 /** Pages of a list, newest first, by an opaque cursor. Every list has an end. */
 import { Refusal } from '../../domain/errors.ts';
+import { type IdKind, isId } from '../../domain/ids.ts';
 
 export interface Page<T> {
   readonly items: readonly T[];
@@ -9,11 +10,11 @@ export interface Page<T> {
 
 export const pageSize = 50;
 
-/** The id after which to go on. Throws `cursor_invalid` for anything Halligan did not give out. */
-export function readCursor(cursor: string | undefined): string | undefined {
+/** The id of this kind after which to go on. Throws `cursor_invalid` for anything this list did not give out. */
+export function readCursor(kind: IdKind, cursor: string | undefined): string | undefined {
   if (cursor === undefined || cursor === '') return undefined;
   const text = Buffer.from(cursor, 'base64url').toString('utf8');
-  if (!/^[a-z]{3}_[0-9a-f]{32}$/.test(text) || Buffer.from(text).toString('base64url') !== cursor)
+  if (!isId(kind, text) || Buffer.from(text).toString('base64url') !== cursor)
     throw new Refusal('cursor_invalid', undefined, { next: 'Start again without a cursor.' });
   return text;
 }

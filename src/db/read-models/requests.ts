@@ -84,7 +84,7 @@ type Loaded = ReadonlyMap<string, Entitlement>;
 
 /** Newest first; a request of somebody else is listed only to those who may see it. */
 export async function listRequests(db: Db, readers: Readers, loaded: Loaded, viewer: Viewer, filter: RequestFilter): Promise<Page<RequestView>> {
-  const after = readCursor(filter.cursor);
+  const after = readCursor('request', filter.cursor);
   const lapsed = sql<boolean>`(request.state = 'pending' AND request.lapses_at <= now())`;
   let query = requestRows(db).where(maySee(readers, viewer));
   if (after) query = query.where('request.id', '<', after);

@@ -78,7 +78,7 @@ export async function listReviews(
   viewer: Viewer,
   filter: { state?: ReviewState | undefined; cursor?: string | undefined },
 ): Promise<Page<ReviewView>> {
-  const after = readCursor(filter.cursor);
+  const after = readCursor('review', filter.cursor);
   let query = reviewRows(db, viewer).where(maySee(readers, viewer));
   if (after) query = query.where('review.id', '<', after);
   if (filter.state) query = query.where('review.state', '=', filter.state);
