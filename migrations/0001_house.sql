@@ -143,6 +143,10 @@ CREATE TABLE lease (
   state text NOT NULL CONSTRAINT lease_state_known CHECK (state IN ('issuing', 'live', 'revoking', 'revoked', 'void')),
   epoch integer NOT NULL DEFAULT 0,
   external_name text NOT NULL CONSTRAINT lease_external_name_unique UNIQUE,
+  -- What it was made with at its target, so that it can be ended there whatever the config says by then.
+  target_grant jsonb NOT NULL,
+  -- Its target lets a new one live beside it until it ends by itself.
+  may_overlap boolean NOT NULL DEFAULT false,
   handle text,
   expires_at timestamptz NOT NULL,
   end_reason text,
@@ -159,8 +163,9 @@ CREATE TABLE lease (
   CONSTRAINT lease_revoking_has_next_try CHECK ((state = 'revoking') = (next_try_at IS NOT NULL)),
   CONSTRAINT lease_end_has_reason CHECK ((state IN ('revoking', 'revoked', 'void')) = (end_reason IS NOT NULL))
 );
-CREATE UNIQUE INDEX lease_one_live_per_entitlement ON lease (grant_id, entitlement) WHERE state IN ('issuing', 'live');
+CREATE UNIQUE INDEX lease_one_live_per_entitlement ON lease (grant_id, entitlement) WHERE state IN ('issuing', 'live') AND NOT may_overlap;
 CREATE INDEX lease_of_grant ON lease (grant_id);
+CREATE INDEX lease_over ON lease (expires_at) WHERE state = 'live' AND may_overlap;
 CREATE INDEX lease_to_revoke ON lease (next_try_at) WHERE state = 'revoking';
 CREATE INDEX lease_issuing ON lease (created_at) WHERE state = 'issuing';
 CREATE INDEX lease_open_at_target ON lease (target) WHERE state IN ('issuing', 'live', 'revoking');

@@ -13,7 +13,14 @@ const actor = { system: 'revoke-lease' } as const;
 
 export type Revocation =
   | { readonly gone: Gone }
-  | { readonly failed: { readonly message: string; readonly code: string; readonly cut: { at: Date; sessionsCut: number } | undefined } };
+  | {
+      readonly failed: {
+        readonly message: string;
+        readonly code: string;
+        readonly cut: { at: Date; sessionsCut: number } | undefined;
+        readonly retryAt?: Date | undefined;
+      };
+    };
 
 /**
  * Writes the result for the lease if it still is `revoking` at this epoch; a late or repeated result changes nothing.
@@ -42,7 +49,7 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
     }
     const failed = 'failed' in result ? result.failed : undefined;
     const tries = lease.tries + 1;
-    const nextTryAt = failed ? new Date(tx.now.getTime() + nextTryInSeconds(tries) * 1_000) : settlesAt;
+    const nextTryAt = failed ? nextTry(tx.now, tries, failed.retryAt) : settlesAt;
     const next = await move(tx.sql, 'lease', lease, 'revoking', {
       ...cut,
       tries,
@@ -51,6 +58,23 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
     });
     if (failed) tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
     tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: next, dueAt: nextTryAt.toISOString(), target: lease.target } });
+  });
+}
+
+/** The usual pause, or when the target itself said; never more than five minutes from now. */
+const nextTry = (now: Date, tries: number, asked: Date | undefined): Date => {
+  const usual = nextTryInSeconds(tries) * 1_000;
+  const wished = asked ? asked.getTime() - now.getTime() : usual;
+  return new Date(now.getTime() + Math.min(300_000, Math.max(1_000, wished)));
+};
+
+/** A lease that may live beside a newer one is over at its own end: it is ended like any other. */
+export async function endOver(ctx: Small, leaseId: string): Promise<void> {
+  await commit(ctx, { system: 'expire-grants' }, async (tx) => {
+    const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirstOrThrow();
+    const grant = await lockGrant(tx.sql, found.grant_id);
+    const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirstOrThrow();
+    if (grant && lease.state === 'live' && lease.expires_at <= tx.now) await endLease(tx, lease, grant, 'expired');
   });
 }
 

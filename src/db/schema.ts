@@ -115,6 +115,8 @@ export interface LeaseTable {
   state: LeaseState;
   epoch: Generated<number>;
   external_name: string;
+  target_grant: Jsonb;
+  may_overlap: Generated<boolean>;
   handle: string | null;
   expires_at: At;
   end_reason: LeaseEndReason | null;

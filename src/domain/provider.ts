@@ -19,12 +19,22 @@ export interface LeaseRef {
   readonly leaseId: string;
   /** Deterministic, committed before anything is created: `hg_` and the lease id. */
   readonly externalName: string;
+  /** The public name that was recorded for the lease, where there is one. */
+  readonly handle?: string | null;
+  /** The `grant` block that the lease was made with, where the caller knows it. A target that keeps no object needs it to know where to end a lease. */
+  readonly grant?: unknown;
+  /** The end that was set when the lease was made, where the caller knows it. */
+  readonly endsAt?: Date;
 }
 
 export interface LeaseSpec extends LeaseRef {
   readonly grantId: string;
   /** Who it is for, in words that may stand at the target (a comment, a tag). */
   readonly person: string;
+  /** The holder's subject at the identity provider, for targets that know people by it. */
+  readonly subject?: string;
+  /** Writes the credential's public name down, for targets that give one out before the credential itself; it must be awaited before that. */
+  readonly recordHandle?: (handle: string) => Promise<void>;
   /** The end of the grant. The credential ends there by itself, with Halligan dead. */
   readonly endsAt: Date;
   /** The entitlement's `grant` block, as `grantSchema` parsed it. */
@@ -42,10 +52,10 @@ export interface Issued {
   readonly secret: Readonly<Record<string, string>>;
 }
 
-/** What the target holds under a name, read now. */
+/** What the target holds under a name, read now. `openSessions` is null where the target cannot tell. */
 export type Inspected =
   | { readonly state: 'absent' }
-  | { readonly state: 'present'; readonly usable: boolean; readonly expiresAt: Date | null; readonly openSessions: number };
+  | { readonly state: 'present'; readonly usable: boolean; readonly expiresAt: Date | null; readonly openSessions: number | null };
 
 /** Proof that a lease is gone. Times are the target's own. */
 export interface Gone {
@@ -76,6 +86,8 @@ export interface Limits {
 export interface TargetFault {
   readonly message: string;
   readonly next: string;
+  /** It works, but should not stay so. */
+  readonly warning?: true;
 }
 
 /** One target, connected. Every call throws `ProviderError` on failure and nothing else. */
@@ -83,6 +95,10 @@ export interface Target {
   readonly name: string;
   readonly kind: string;
   readonly limits: Limits;
+  /** A new lease may live beside the earlier one of the same entitlement, which ends by itself; it is then not revoked as `replaced`. */
+  readonly mayOverlap?: boolean;
+  /** The target keeps no list of what it issued: `sweep` names nothing, and what it does not name has not vanished. */
+  readonly unlisted?: boolean;
   /** Rights, reachability and the existence of what these `grants` (parsed `grant` blocks) open. An empty list is good news. */
   check(grants: readonly unknown[], signal: AbortSignal): Promise<TargetFault[]>;
   describe(grant: unknown, signal: AbortSignal): Promise<Description>;
@@ -108,6 +124,8 @@ export interface Provider {
 export interface TargetOptions {
   /** Reads a secret named by the config, each time it is needed, so that a rotated file is picked up. */
   readSecret(ref: { file: string } | { env: string }): Promise<string>;
+  /** Hears of what will hinder a claim before anybody makes one, such as Halligan's own login being lost. Safe to log; `code` is stable. */
+  warn?(code: string, message: string): void;
 }
 
 /** A target's failure. `message` is safe to show and to store. */
@@ -116,15 +134,18 @@ export class ProviderError extends Refusal {
   readonly cut: { at: Date; sessionsCut: number } | undefined;
   /** True when the target certainly made nothing. */
   readonly nothingMade: boolean;
+  /** When trying again makes sense and not before: the target asked for it, or what was done is only proven then. */
+  readonly retryAt: Date | undefined;
   constructor(
     code: Extract<ErrorCode, `target_${string}`>,
     message: string,
-    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean } = {},
+    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean; retryAt?: Date } = {},
   ) {
     super(code, message, more.next === undefined ? {} : { next: more.next });
     this.name = 'ProviderError';
     this.cut = more.cut;
     this.nothingMade = more.nothingMade ?? false;
+    this.retryAt = more.retryAt;
   }
 }
 

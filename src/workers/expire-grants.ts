@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import type { Ctx } from '../commands/context.ts';
 import { expireGrant } from '../commands/end-grant.ts';
+import { endOver } from '../commands/record-revocation.ts';
 import { startGrant } from '../commands/start-grant.ts';
 import { lapseRequest } from '../commands/withdraw-request.ts';
 import { isRefusal } from '../domain/errors.ts';
@@ -38,7 +39,7 @@ export async function runGrantDue(ctx: Small, grantId: string): Promise<void> {
   }
 }
 
-/** Starts scheduled grants whose time has come, and marks requests that lapsed. One that somebody else moved first is passed over. */
+/** Starts scheduled grants whose time has come, ends overlapping leases that are over, and marks requests that lapsed. One that somebody else moved first is passed over. */
 export async function sweepStartsAndLapses(ctx: Small): Promise<void> {
   const starts = await ctx.db
     .selectFrom('access_grant')
@@ -48,6 +49,15 @@ export async function sweepStartsAndLapses(ctx: Small): Promise<void> {
     .limit(batch)
     .execute();
   for (const { id } of starts) await passing(startGrant(ctx, id));
+  const over = await ctx.db
+    .selectFrom('lease')
+    .select('id')
+    .where('state', '=', 'live')
+    .where('may_overlap', '=', true)
+    .where('expires_at', '<=', sql<Date>`now()`)
+    .limit(batch)
+    .execute();
+  for (const { id } of over) await passing(endOver(ctx, id));
   const lapses = await ctx.db
     .selectFrom('request')
     .select('id')

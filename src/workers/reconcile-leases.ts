@@ -39,5 +39,6 @@ async function reconcileTarget(ctx: Small, target: Target): Promise<void> {
     const gone = await target.revoke(ref, AbortSignal.timeout(sweepDeadlineMs));
     await recordAdopted(ctx, target.name, ref.externalName, ref.leaseId, gone);
   }
+  if (target.unlisted) return;
   for (const lease of live) if (!names.has(lease.external_name)) await endVanished(ctx, lease.id);
 }

@@ -13,7 +13,11 @@ type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 
 /** One try to end a lease at its target; what came of it is recorded, success or not. Does nothing when the epoch has moved on. */
 export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<void> {
-  const lease = await ctx.db.selectFrom('lease').select(['id', 'target', 'state', 'epoch', 'external_name']).where('id', '=', leaseId).executeTakeFirst();
+  const lease = await ctx.db
+    .selectFrom('lease')
+    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at'])
+    .where('id', '=', leaseId)
+    .executeTakeFirst();
   if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
   const target = ctx.targets.get(lease.target);
   if (!target) {
@@ -21,7 +25,17 @@ export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number,
     await recordRevocation(ctx, leaseId, epoch, { failed: { message, code: 'target_unreachable', cut: undefined } });
     return;
   }
-  await recordRevocation(ctx, leaseId, epoch, await tryOnce(ctx, target, { leaseId: lease.id, externalName: lease.external_name }, signal));
+  await recordRevocation(
+    ctx,
+    leaseId,
+    epoch,
+    await tryOnce(
+      ctx,
+      target,
+      { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at },
+      signal,
+    ),
+  );
 }
 
 /** Whatever the target's code throws is a failed try that is written down: one that nobody foresaw must not go round unseen. */
@@ -32,7 +46,14 @@ async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortS
     const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
     if (isRefusal(error)) {
       ctx.log.warn(about, 'ending a lease failed; it will be tried again');
-      return { failed: { message: error.message, code: error.code, cut: error instanceof ProviderError ? error.cut : undefined } };
+      return {
+        failed: {
+          message: error.message,
+          code: error.code,
+          cut: error instanceof ProviderError ? error.cut : undefined,
+          retryAt: error instanceof ProviderError ? error.retryAt : undefined,
+        },
+      };
     }
     ctx.log.error(
       { ...about, stack: error instanceof Error ? error.stack : undefined },

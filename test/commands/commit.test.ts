@@ -73,8 +73,8 @@ test('a broken rule of the database is its refusal', async () => {
   const { grant } = await granted(house);
   const insert = (id: string) =>
     commit(house.running.ctx, testActor, async (tx) => {
-      await sql`INSERT INTO lease (id, grant_id, entitlement, target, kind, state, external_name, expires_at)
-                VALUES (${id}, ${grant}, 'orders-readonly', 'orders-db', 'postgres', 'issuing', ${`hg_${id}`}, now())`.execute(tx.sql);
+      await sql`INSERT INTO lease (id, grant_id, entitlement, target, kind, state, external_name, target_grant, expires_at)
+                VALUES (${id}, ${grant}, 'orders-readonly', 'orders-db', 'postgres', 'issuing', ${`hg_${id}`}, '{}', now())`.execute(tx.sql);
     });
   await insert(`lse_${'1'.repeat(32)}`);
   await expect(insert(`lse_${'2'.repeat(32)}`)).rejects.toMatchObject({ code: 'lease_conflict' });
@@ -84,7 +84,7 @@ test('a broken rule of the database is its refusal', async () => {
 test('a grant is never called ended by anybody while a lease of it is open: the database says so', async () => {
   const { grant } = await granted(house);
   await house.database.superuser.query(
-    `INSERT INTO lease (id, grant_id, entitlement, target, kind, state, external_name, expires_at) VALUES ($1, $2, 'orders-readonly', 'orders-db', 'postgres', 'issuing', $3, now())`,
+    `INSERT INTO lease (id, grant_id, entitlement, target, kind, state, external_name, target_grant, expires_at) VALUES ($1, $2, 'orders-readonly', 'orders-db', 'postgres', 'issuing', $3, '{}', now())`,
     [`lse_${'3'.repeat(32)}`, grant, `hg_lse_${'3'.repeat(32)}`],
   );
   await expect(

@@ -102,6 +102,7 @@ const good = {
       grant_id: grant['id'],
       entitlement: 'a',
       target: 't',
+      target_grant: '{}',
       kind: 'postgres',
       state: 'issuing',
       external_name: `hg_${id}`,

@@ -225,6 +225,7 @@ describe('invariant 16: judged again in the transaction that issues', () => {
     ['now names nobody who approves', '409 policy_changed', (entitlement: Entitlement) => ({ ...entitlement, approval: [] })],
     ['now lists nobody as eligible', '403 not_eligible', (entitlement: Entitlement) => ({ ...entitlement, eligible: { groups: [], subjects: [] } })],
     ['is gone', '409 policy_changed', () => null],
+    ['now opens another role than was approved', '409 policy_changed', (entitlement: Entitlement) => ({ ...entitlement, grant: { role: 'something_else' } })],
     ['now lives at a target that is not loaded', '409 policy_changed', (entitlement: Entitlement) => ({ ...entitlement, target: 'elsewhere' })],
   ])('invariant 16: the policy %s: %s', async (_, expected, change) => {
     const { grant } = await granted(house);
@@ -232,6 +233,20 @@ describe('invariant 16: judged again in the transaction that issues', () => {
     const answer = await claim(house, grant).finally(undo);
     expect(codeOf(answer)).toBe(expected);
     expect(await count('lease WHERE grant_id = $1', grant)).toBe(0);
+  });
+
+  test('invariant 15: a role that was given more at its target since it was asked for opens nothing; given back, it does', async () => {
+    const { grant } = await granted(house);
+    const { groupRole, superuser } = house.target;
+    await superuser.query(`GRANT DELETE ON orders TO ${groupRole}`);
+    const answer = await claim(house, grant);
+    await superuser.query(`REVOKE DELETE ON orders FROM ${groupRole}`);
+    expect(codeOf(answer)).toBe('409 policy_changed');
+    expect(answer.text).toContain('has changed since it was asked for');
+    const { rows } = await house.database.superuser.query('SELECT state, end_reason FROM lease WHERE grant_id = $1', [grant]);
+    expect(rows).toEqual([{ state: 'void', end_reason: 'unfinished' }]);
+    expect(await eventsOf(house, 'grant_id', grant)).toContain('lease.voided');
+    expect(codeOf(await claim(house, grant))).toBe('201');
   });
 
   test('invariant 16: an approver who lost the group may not decide, nor counts with an earlier approval', async () => {
