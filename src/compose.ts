@@ -163,7 +163,8 @@ async function awaitDatabase(pool: pg.Pool, config: Config, log: Logger, patienc
   if (pending.length > 0) throw new StartFault(`The tables at ${where} are not up to date (${pending.join(', ')}). Run: halligan migrate`);
 }
 
-function connectTargets(config: Config): ReadonlyMap<string, Target> {
+/** Every target of the config, connected lazily: nothing is contacted yet. */
+export function connectTargets(config: Config): ReadonlyMap<string, Target> {
   const folder = dirname(config.file);
   const resolveSecret = (ref: SecretRef) => readSecret('file' in ref ? { file: join(ref.file.startsWith('/') ? '' : folder, ref.file) } : ref);
   return new Map([...config.targets.values()].map(({ name, provider, config: block }) => [name, provider.connect(name, block, { readSecret: resolveSecret })]));

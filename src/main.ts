@@ -1,6 +1,6 @@
 /** Where Halligan starts: `halligan <command>`. It reads the command line, loads what that command needs, and nothing more. */
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { exit } from './cli/exit-codes.ts';
 import { addClientCommands, addHelp, runClient } from './cli/program.ts';
 
@@ -49,6 +49,16 @@ function addServerCommands(to: Command): void {
     .option(...config)
     .option('--url <url>', "the owner's postgres:// address, instead of database.migration in the config")
     .action(async (options: { config?: string; url?: string }) => finish(await (await serve()).migrateCommand(options)));
+  to.command('doctor')
+    .description('ask every target, as Halligan itself: reachable, rights sufficient and not excessive, clocks, roles; 0 only when all is well')
+    .option(...config)
+    .addOption(new Option('-o, --output <form>', 'the form of the answer').choices(['table', 'json', 'yaml']).default('table'))
+    .action(async (options: { config?: string; output: 'table' | 'json' | 'yaml' }) => finish(await (await serve()).doctorCommand(options)));
+  to.command('print')
+    .description('print the least rights that the loaded config needs at its targets, ready to be applied')
+    .argument('<what>', 'postgres-setup, and what the other kinds of target have')
+    .option(...config)
+    .action(async (what: string, options: { config?: string }) => finish(await (await serve()).printCommand({ ...options, what })));
   const configCommand = to.command('config').description('check the config, or describe its form');
   configCommand
     .command('check')

@@ -97,6 +97,14 @@ export async function configCheckCommand(options: { config?: string | undefined 
   }
 }
 
+/** Checks every target with our own identity; see `doctor.ts`. */
+export const doctorCommand = (options: { config?: string | undefined; output: 'table' | 'json' | 'yaml' }): Promise<number> =>
+  inWords(async () => (await import('./doctor.ts')).doctorCommand(options));
+
+/** Prints the least rights that the loaded config needs; see `doctor.ts`. */
+export const printCommand = (options: { config?: string | undefined; what: string }): Promise<number> =>
+  inWords(async () => (await import('./doctor.ts')).printCommand(options));
+
 /** Prints the JSON Schema of the config file, with the blocks of every provider. */
 export async function configSchemaCommand(): Promise<number> {
   const known = await Promise.all(Object.values(providers).map((provider) => provider()));

@@ -110,8 +110,17 @@ export interface Target {
   close(): Promise<void>;
 }
 
+/** One target of the loaded config and what its entitlements open there, for `halligan print`. */
+export interface PrintTarget {
+  readonly name: string;
+  readonly config: unknown;
+  readonly grants: readonly { readonly entitlement: string; readonly grant: unknown; readonly maxDurationSeconds: number }[];
+}
+
 export interface Provider {
   readonly kind: string;
+  /** What `halligan print <name>` says for targets of this kind: the least rights that the loaded config needs, ready to be applied. By name. */
+  readonly prints?: Readonly<Record<string, (targets: readonly PrintTarget[]) => string>>;
   /** The `targets.<name>` block of the config, without `kind`. Strict. */
   readonly targetSchema: z.ZodType;
   /** The `entitlements.<name>.grant` block. Strict. */

@@ -1,7 +1,7 @@
 /**
  * Logins on a PostgreSQL server (14 or newer), without anything else in between. A lease is a role of its own, a member
  * of the entitlement's group role, with `VALID UNTIL` the grant's end: the server itself refuses it afterwards. The
- * password is made here and only its SCRAM verifier is sent. Ending is in `postgres-revoke.ts`.
+ * password is made here and only its SCRAM verifier is sent. Ending is in `postgres/revoke.ts`.
  */
 import type pg from 'pg';
 import { z } from 'zod';
@@ -12,6 +12,7 @@ import { mustBeGivable } from './postgres/group.ts';
 import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
 import { revoke } from './postgres/revoke.ts';
 import { newPassword, scramVerifier } from './postgres/scram.ts';
+import { postgresSetup } from './postgres/setup.ts';
 import {
   againWhenConcurrent,
   type Door,
@@ -38,6 +39,7 @@ const limits: Limits = { newLogin: { alive: 1, dead: 60 }, openSession: { alive:
 
 export const postgres: Provider = {
   kind: 'postgres',
+  prints: { 'postgres-setup': postgresSetup },
   targetSchema,
   grantSchema,
   grantInWords: (grant) => `role ${(grant as Grant).role}`,
