@@ -92,28 +92,45 @@ function decideSide(view: View, request: RequestView, typed = ''): Part {
 <div class="actions"><button class="first" name="decision" value="approve">Approve for ${request.durationInWords}</button><button class="end" name="decision" value="deny">Deny</button><span class="soft">you decide on exactly this page · <code title="${request.seen}">${shortSeen(request.seen)}</code></span></div></form>`;
 }
 
+/** The command that uses what a kind of target gives, without copying. */
+const commandOf: Readonly<Record<string, string>> = { postgres: 'psql', 'vault-database': 'psql', 'aws-sts': 'aws', 'kubernetes-rbac': 'kube' };
+
 function useIt(view: View, request: RequestView): Part {
   const { grant } = request;
   if (grant?.state !== 'active') return '';
   return html`<h2 id="use">Use it</h2><table><tbody>${request.entitlements.map((entitlement) => {
     const lease = grant.leases.find((one) => one.entitlement === entitlement.name && one.state === 'live');
-    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ends this one</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan psql ${entitlement.name}</code> needs no copying.</span></td>
+    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ends this one</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan ${commandOf[entitlement.kind] ?? 'creds'} ${entitlement.name}</code> needs no copying.</span></td>
 <td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
   })}</tbody></table>`;
 }
 
 function secretNote(claimed: Claimed): Part {
   const { connection, secret, handle } = claimed.issued;
-  const psql = `psql "host=${connection['host'] ?? ''} port=${connection['port'] ?? ''} dbname=${connection['database'] ?? ''} user=${handle}${connection['sslmode'] ? ` sslmode=${connection['sslmode']}` : ''}"`;
+  const psql = ['host', 'port', 'database', 'sslmode'].flatMap((name) =>
+    connection[name] ? [`${name === 'database' ? 'dbname' : name}=${connection[name]}`] : [],
+  );
+  const user = connection['user'] ?? handle;
+  const isDatabase = connection['host'] !== undefined && secret['password'] !== undefined;
+  const command = isDatabase ? `psql "${[...psql, `user=${user}`].join(' ')}"` : undefined;
+  const open: [string, string, boolean][] = isDatabase
+    ? [['User', user, false]]
+    : [['Name', handle, false], ...Object.entries(connection).map(([name, value]): [string, string, boolean] => [inWords(name), value, false])];
   const rows: [string, string, boolean][] = [
-    ['Command', psql, false],
-    ['User', handle, false],
-    ...Object.entries(secret).map(([name, value]): [string, string, boolean] => [name[0]?.toUpperCase() + name.slice(1), value, true]),
+    ...(command ? [['Command', command, false] as [string, string, boolean]] : []),
+    ...open,
+    ...Object.entries(secret).map(([name, value]): [string, string, boolean] => [inWords(name), value, true]),
   ];
   return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; claiming again makes a new login and ends this one. It ends at ${time(claimed.expiresAt, new Date())}.
 <dl class="secret">${rows.map(([name, value, masked]) => html`<dt>${name}</dt><dd>${masked ? html`<span class="mask" tabindex="0" data-secret>${value}</span>` : value}</dd><dd><button type="button" data-copy="${value}" hidden>Copy</button></dd>`)}</dl>
-<p class="soft">The password is readable while it is pointed at or focused. In a terminal <code>halligan psql ${claimed.entitlement}</code> needs no copying.</p></div>`;
+<p class="soft">What is blurred is readable while it is pointed at or focused.${isDatabase ? html` In a terminal <code>halligan psql ${claimed.entitlement}</code> needs no copying.` : ''}</p></div>`;
 }
+
+/** `secretAccessKey` → `Secret access key`. */
+const inWords = (name: string): string => {
+  const words = name.replaceAll(/([A-Z])/g, ' $1').toLowerCase();
+  return `${words[0]?.toUpperCase() ?? ''}${words.slice(1)}`;
+};
 
 function aside(view: View, request: RequestView, now: Date, requester: RequesterView | undefined): Part {
   const { grant } = request;
