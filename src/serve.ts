@@ -3,6 +3,7 @@ import { link, open, rm } from 'node:fs/promises';
 import { type Config, ConfigError, configJsonSchema, configPath, loadConfig } from './config/load.ts';
 import { readSecret } from './config/secrets.ts';
 import { providerOf, providers } from './providers/registry.ts';
+import { exitCodeOf, onStopSignal, type StopSignal } from './stop-signal.ts';
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
@@ -31,18 +32,14 @@ export interface ServeOptions {
 
 /** Runs until SIGTERM or SIGINT, then lets what is under way finish (25 s at most). A second signal leaves at once. Resolves with the exit code. */
 export async function serveCommand(options: ServeOptions): Promise<number> {
-  let told: (signal: NodeJS.Signals) => void = () => undefined;
-  const asked = new Promise<NodeJS.Signals>((resolve) => {
+  let told: (signal: StopSignal) => void = () => undefined;
+  const asked = new Promise<StopSignal>((resolve) => {
     told = resolve;
   });
   let started = false;
-  let signals = 0;
-  const onSignal = (signal: NodeJS.Signals): void => {
-    // Before the start is done there is nothing to finish: what a crash leaves is what the next start expects.
-    if (++signals > 1 || !started) process.exit(signal === 'SIGINT' ? 130 : 143);
-    told(signal);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
+  const leave = (signal: StopSignal): never => process.exit(exitCodeOf(signal));
+  // Before the start is done there is nothing to finish: what a crash leaves is what the next start expects.
+  onStopSignal((signal) => (started ? told(signal) : leave(signal)), leave);
   return inWords(async () => {
     const config = await load(options.config);
     const { startProcess } = await import('./compose.ts');

@@ -1,5 +1,6 @@
 /** `halligan demo`: starts a whole Halligan, tells the story of the main job, then keeps the console up until Ctrl-C. */
 import { join } from 'node:path';
+import { exitCodeOf, onStopSignal } from '../stop-signal.ts';
 import { type House, startHouse } from './house.ts';
 import { type Step, stepNames, tellStory } from './story.ts';
 
@@ -38,7 +39,10 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     return 1;
   } finally {
     await house?.stop();
-    if (!options.once && house) say(`Stopped. Its data is in ${house.dataDirectory}; delete that folder to start afresh.`);
+    if (!options.once && house) {
+      const elsewhere = house.postgres.dataDirectory.startsWith(house.dataDirectory) ? '' : ` and ${house.postgres.dataDirectory}`;
+      say(`Stopped. Its data is in ${house.dataDirectory}${elsewhere}; delete that to start afresh.`);
+    }
   }
 }
 
@@ -75,15 +79,11 @@ Three commands to try, in another terminal in this folder:
 Ctrl-C stops everything that was started here.`);
 }
 
-/** Resolves at the first SIGINT, SIGTERM or SIGHUP; a second one leaves at once. */
-function untilSignal(): Promise<void> {
-  return new Promise((resolve) => {
-    let seen = 0;
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      process.on(signal, () => {
-        if (++seen > 1) process.exit(130);
-        resolve();
-      });
-    }
-  });
-}
+/** Resolves at the first signal; a second one leaves at once. */
+const untilSignal = (): Promise<void> =>
+  new Promise((resolve) =>
+    onStopSignal(
+      () => resolve(),
+      (signal) => process.exit(exitCodeOf(signal)),
+    ),
+  );

@@ -100,7 +100,8 @@ export async function startHouse(options: HouseOptions): Promise<House> {
     const postgres = await startPostgres({ dataDirectory: join(folder, 'postgres'), superuserPassword: secret(), log: options.log });
     stops.push(() => postgres.stop());
     const passwords = { owner: secret(), app: secret(), target: secret() };
-    await prepareDatabases(postgres, passwords);
+    const { verifierKey, isNew } = await signingKey(folder);
+    await prepareDatabases(postgres, passwords, isNew);
 
     options.log('starting a development identity provider');
     const url = `http://127.0.0.1:${await freePort(options.port ?? 8300)}`;
@@ -111,7 +112,6 @@ export async function startHouse(options: HouseOptions): Promise<House> {
     });
     stops.push(() => provider.close());
 
-    const verifierKey = await signingKey(folder);
     const text = configOf({ url, listen: new URL(url).host, issuer: provider.issuer, postgres });
     const file = join(folder, 'halligan.yaml');
     await writeFile(file, text);
@@ -132,8 +132,8 @@ export async function startHouse(options: HouseOptions): Promise<House> {
   }
 }
 
-/** Halligan's database and the target, made once; the roles' passwords are new at each start. */
-async function prepareDatabases(postgres: EmbeddedPostgres, passwords: { owner: string; app: string; target: string }): Promise<void> {
+/** Halligan's database and the target, made once; the roles' passwords are new at each start. `afresh`: what an earlier demo left here is not gone on with. */
+async function prepareDatabases(postgres: EmbeddedPostgres, passwords: { owner: string; app: string; target: string }, afresh: boolean): Promise<void> {
   const client = new pg.Client({ connectionString: postgres.superuserUrl, connectionTimeoutMillis: 10_000 });
   await client.connect();
   try {
@@ -145,6 +145,8 @@ async function prepareDatabases(postgres: EmbeddedPostgres, passwords: { owner: 
       const known = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
       await client.query(`${known.rowCount ? 'ALTER' : 'CREATE'} ROLE ${role} LOGIN ${rights} PASSWORD ${pg.escapeLiteral(password)}`);
     }
+    // The log of another key is not ours to go on with: its data folder was deleted, and this database was kept elsewhere.
+    if (afresh) await client.query('DROP DATABASE IF EXISTS halligan WITH (FORCE)');
     for (const [database, owner] of [
       ['halligan', 'halligan_owner'],
       ['orders', 'postgres'],
@@ -164,14 +166,14 @@ async function prepareDatabases(postgres: EmbeddedPostgres, passwords: { owner: 
 }
 
 /** The audit key of this data folder, made once; gives the key to verify with. */
-async function signingKey(folder: string): Promise<string> {
+async function signingKey(folder: string): Promise<{ verifierKey: string; isNew: boolean }> {
   const file = join(folder, 'audit.key');
   const known = await readFile(file, 'utf8').catch(() => undefined);
-  if (known) return signerFrom(known).verifierKey;
+  if (known) return { verifierKey: signerFrom(known).verifierKey, isNew: false };
   const { signingKey: text, verifierKey } = generateSigningKey('halligan-demo');
   await writeFile(file, `${text}\n`, { mode: 0o600 });
   await writeFile(join(folder, 'halligan.pub'), `${verifierKey}\n`);
-  return verifierKey;
+  return { verifierKey, isNew: true };
 }
 
 /** This port, or any free one when it is taken. */

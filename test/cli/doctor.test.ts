@@ -3,10 +3,10 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { asSuperuser } from '../support/postgres.ts';
-import { startTestServer, type TestServer } from '../support/test-server.ts';
+import { startTestServer } from '../support/test-server.ts';
 import { newSeat } from './run-cli.ts';
 
-let server: TestServer;
+let server: Awaited<ReturnType<typeof startTestServer>>;
 let seat: Awaited<ReturnType<typeof newSeat>>;
 beforeAll(async () => {
   server = await startTestServer();
