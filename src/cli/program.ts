@@ -86,6 +86,13 @@ function addUsing(program: Command, run: Runner): void {
     .option(...entitlementOption)
     .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).creds(terminal, given, options)));
   program
+    .command('aws <entitlement>')
+    .description('claim AWS keys and print them as a credential_process does; --profile prints the lines for ~/.aws/config')
+    .option('--profile', 'print the profile that calls this command, and claim nothing')
+    .option('--reveal', 'print the keys although this is a terminal')
+    .option(...entitlementOption)
+    .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).aws(terminal, given, options)));
+  program
     .command('psql <entitlement> [args...]')
     .description('claim a login and start psql with it; what follows goes to psql')
     .passThroughOptions()

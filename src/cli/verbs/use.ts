@@ -5,7 +5,7 @@ import { link, open, rename, rm, stat } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Client, connect } from '../client.ts';
-import { type CredentialFormat, childEnvironment, credentialFormatOf, render } from '../credentials.ts';
+import { type CredentialFormat, childEnvironment, credentialFormatOf, credentialProcessLine, render } from '../credentials.ts';
 import { exit } from '../exit-codes.ts';
 import { CliFault, usage } from '../fault.ts';
 import { activeGrant, closedFault, looksLikeId } from '../resolve.ts';
@@ -21,7 +21,8 @@ async function claim(terminal: Terminal, client: Client, given: string, wanted?:
   const grant = await activeGrant(client, given);
   const entitlement = looksLikeId('gnt', given) ? onlyOne(grant, wanted) : given;
   if (grant.state !== 'active') throw closedFault(grant, entitlement);
-  const earlier = grant.leases.find((lease) => lease.entitlement === entitlement && lease.state === 'live');
+  // AWS sessions may live side by side; anything else replaces what was claimed before.
+  const earlier = grant.leases.find((lease) => lease.entitlement === entitlement && lease.state === 'live' && lease.kind !== 'aws-sts');
   if (earlier)
     say(terminal, `This replaces the login claimed at ${clock(earlier.createdAt, new Date(grant.readAt))} UTC; what is still open with that one is cut.`);
   const made = await client.post<WireClaim>(`/grants/${grant.id}/leases`, { entitlement }, { deadlineMs: claimDeadlineMs });
@@ -96,6 +97,22 @@ async function credsToFile(
     await file.close();
     await rm(draft, { force: true });
   }
+  return exit.ok;
+}
+
+/** Prints what an AWS SDK reads from a `credential_process`, or the lines for `~/.aws/config` that make it do so. */
+export async function aws(terminal: Terminal, given: string, options: { profile?: boolean; reveal?: boolean; entitlement?: string }): Promise<number> {
+  if (options.profile) {
+    putRaw(terminal, `[profile ${line(given)}]\ncredential_process = halligan aws ${shellWord(given)}\n`);
+    return exit.ok;
+  }
+  if (terminal.stdout.isTTY && !options.reveal) {
+    throw usage(
+      `Refusing to print keys on a terminal. Use  halligan exec ${shellWord(given)} -- aws …,  or  halligan aws ${shellWord(given)} --profile  for ~/.aws/config.`,
+    );
+  }
+  const made = await claim(terminal, await connect(terminal), given, options.entitlement);
+  putRaw(terminal, credentialProcessLine(made.claim));
   return exit.ok;
 }
 
