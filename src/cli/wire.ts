@@ -21,6 +21,7 @@ export interface WireEntitlement {
 }
 
 export interface WireLease {
+  readonly kind: string;
   readonly id: string;
   readonly entitlement: string;
   readonly target: string;
