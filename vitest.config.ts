@@ -1,4 +1,4 @@
-/** How the tests run: `main` needs nothing but this checkout; `e2e` drives a browser and is asked for by name. */
+/** How the tests run: `main` needs nothing but this checkout; `e2e` drives a browser and `live` starts the real targets: both are asked for by name. */
 import { defineConfig } from 'vitest/config';
 
 const globalSetup = ['test/support/global-setup.ts'];
@@ -18,6 +18,8 @@ export default defineConfig({
           globalSetup,
         },
       },
+      // The first start of a server may build it from source, which takes minutes.
+      { extends: true, test: { name: 'live', include: ['test/live/**/*.test.ts'], testTimeout: 120_000, hookTimeout: 1_800_000, globalSetup } },
       { extends: true, test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], testTimeout: 120_000, globalSetup } },
     ],
   },

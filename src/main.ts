@@ -1,8 +1,9 @@
 /** Where Halligan starts: `halligan <command>`. It reads the command line, loads what that command needs, and nothing more. */
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { exit } from './cli/exit-codes.ts';
 import { addClientCommands, addHelp, runClient } from './cli/program.ts';
+import { parseDuration } from './domain/duration.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 
@@ -30,6 +31,14 @@ try {
   finish(error.code === 'commander.help' || error.exitCode !== 0 ? exit.usage : exit.ok);
 }
 
+function secondsOf(text: string): number {
+  try {
+    return parseDuration(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+}
+
 /** What runs beside the database. These leave at once when they are done: nothing of theirs may keep the process. */
 function addServerCommands(to: Command): void {
   const config = ['--config <file>', 'the config file; HALLIGAN_CONFIG, then config/halligan.yaml unless said'] as const;
@@ -49,6 +58,14 @@ function addServerCommands(to: Command): void {
     .option(...config)
     .option('--url <url>', "the owner's postgres:// address, instead of database.migration in the config")
     .action(async (options: { config?: string; url?: string }) => finish(await (await serve()).migrateCommand(options)));
+  to.command('reap')
+    .description('a second hand beside a target: ends what is over there, with no need of Halligan, its database or its queue')
+    .requiredOption('--targets <file>', "a YAML file with a targets block, with the reaper's own accounts")
+    .option('--once', 'one round, then leave: 0 only if it had no fault')
+    .addOption(new Option('--every <duration>', 'from one round to the next').default(30, '30s').argParser(secondsOf))
+    .action(async (options: { targets: string; once?: boolean; every: number }) =>
+      leave((await import('./reap/reap.ts')).reapCommand({ targets: options.targets, once: options.once ?? false, everySeconds: options.every })),
+    );
   to.command('doctor')
     .description('ask every target, as Halligan itself: reachable, rights sufficient and not excessive, clocks, roles; 0 only when all is well')
     .option(...config)

@@ -93,6 +93,13 @@ function addUsing(program: Command, run: Runner): void {
     .option(...entitlementOption)
     .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).aws(terminal, given, options)));
   program
+    .command('kube <entitlement>')
+    .description('open a cluster and print a kubeconfig for it, which holds no secret; --exec is what kubectl calls')
+    .option('--exec', 'print the ExecCredential that kubectl reads')
+    .option('--user <name>', 'the user of your own kubeconfig that logs in there, where your own login is opened')
+    .option(...entitlementOption)
+    .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).kube(terminal, given, options)));
+  program
     .command('psql <entitlement> [args...]')
     .description('claim a login and start psql with it; what follows goes to psql')
     .passThroughOptions()

@@ -19,6 +19,8 @@ export type Revocation =
         readonly code: string;
         readonly cut: { at: Date; sessionsCut: number } | undefined;
         readonly retryAt?: Date | undefined;
+        /** Done, and not proven yet. */
+        readonly pending?: boolean;
       };
     };
 
@@ -54,9 +56,10 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
       ...cut,
       tries,
       next_try_at: nextTryAt,
-      last_error: failed ? failed.message.slice(0, 500) : null,
+      last_error: failed && !failed.pending ? failed.message.slice(0, 500) : null,
     });
-    if (failed) tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
+    if (failed && !failed.pending)
+      tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
     tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: next, dueAt: nextTryAt.toISOString(), target: lease.target } });
   });
 }

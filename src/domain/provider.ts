@@ -35,6 +35,8 @@ export interface LeaseSpec extends LeaseRef {
   readonly subject?: string;
   /** Writes the credential's public name down, for targets that give one out before the credential itself; it must be awaited before that. */
   readonly recordHandle?: (handle: string) => Promise<void>;
+  /** Nothing was asked of the target under this name before, so it need not look for an earlier credential. */
+  readonly first?: true;
   /** The end of the grant. The credential ends there by itself, with Halligan dead. */
   readonly endsAt: Date;
   /** The entitlement's `grant` block, as `grantSchema` parsed it. */
@@ -80,6 +82,8 @@ export interface Limits {
   readonly newLogin: { readonly alive: number; readonly dead: number | null };
   /** A session already open. */
   readonly openSession: { readonly alive: number; readonly dead: number | null };
+  /** What is open already and stays so although access is cut, in words; left out where there is nothing of the kind. */
+  readonly staysOpen?: string;
 }
 
 /** One thing wrong with a target, in words with what to do; found at start and shown by the claim too. */
@@ -95,6 +99,8 @@ export interface Target {
   readonly name: string;
   readonly kind: string;
   readonly limits: Limits;
+  /** The limits of one `grant` block, where they are narrower than those of the target as a whole. */
+  limitsFor?(grant: unknown): Limits;
   /** A new lease may live beside the earlier one of the same entitlement, which ends by itself; it is then not revoked as `replaced`. */
   readonly mayOverlap?: boolean;
   /** The target keeps no list of what it issued: `sweep` names nothing, and what it does not name has not vanished. */
@@ -145,16 +151,19 @@ export class ProviderError extends Refusal {
   readonly nothingMade: boolean;
   /** When trying again makes sense and not before: the target asked for it, or what was done is only proven then. */
   readonly retryAt: Date | undefined;
+  /** Nothing went wrong: all is done, and what is missing is the time until it is proven. */
+  readonly pending: boolean;
   constructor(
     code: Extract<ErrorCode, `target_${string}`>,
     message: string,
-    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean; retryAt?: Date } = {},
+    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean; retryAt?: Date; pending?: boolean } = {},
   ) {
     super(code, message, more.next === undefined ? {} : { next: more.next });
     this.name = 'ProviderError';
     this.cut = more.cut;
     this.nothingMade = more.nothingMade ?? false;
     this.retryAt = more.retryAt;
+    this.pending = more.pending ?? false;
   }
 }
 

@@ -3,6 +3,9 @@ import type { Provider } from '../domain/provider.ts';
 
 export const providers: Readonly<Record<string, () => Promise<Provider>>> = {
   postgres: async () => (await import('./postgres.ts')).postgres,
+  'aws-sts': async () => (await import('./aws-sts.ts')).awsSts,
+  'vault-database': async () => (await import('./vault-database.ts')).vaultDatabase,
+  'kubernetes-rbac': async () => (await import('./kubernetes-rbac.ts')).kubernetesRbac,
 };
 
 /** The provider of this kind, or undefined when there is none. */

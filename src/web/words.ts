@@ -5,6 +5,7 @@ import type { GrantView, LeaseView } from '../db/read-models/grants.ts';
 import type { RequestView } from '../db/read-models/requests.ts';
 import { auditEventTypes } from '../domain/audit-event.ts';
 import { durationInWords } from '../domain/duration.ts';
+import type { Limits } from '../domain/provider.ts';
 import { type Html, html, type Part, personText } from './html.ts';
 
 const two = (value: number): string => String(value).padStart(2, '0');
@@ -126,9 +127,7 @@ export const asks = (request: RequestView): Html =>
 export const listed = (items: readonly string[]): string => (items.length < 2 ? (items[0] ?? '') : `${items.slice(0, -1).join(', ')} and ${items.at(-1)}`);
 
 /** What X_new and X_live mean for a target, in words. */
-export function limitsInWords(
-  limits: { newLogin: { alive: number; dead: number | null }; openSession: { alive: number; dead: number | null } } | null,
-): string {
+export function limitsInWords(limits: Limits | null): string {
   if (!limits) return 'The limits of this target are not known.';
   const refused = (seconds: number | null) =>
     seconds === null ? 'are not refused by anything' : seconds === 0 ? 'are refused at once' : `are refused within ${durationInWords(seconds)}`;
@@ -136,5 +135,5 @@ export function limitsInWords(
     limits.openSession.dead === null
       ? 'sessions already open stay until the target ends them'
       : `open sessions are ended within ${durationInWords(limits.openSession.dead)}`;
-  return `After the end new logins ${refused(limits.newLogin.alive)} and open sessions are cut within ${durationInWords(Math.max(1, limits.openSession.alive))}. If Halligan is dead, new logins ${refused(limits.newLogin.dead)}; ${open}.`;
+  return `After the end new logins ${refused(limits.newLogin.alive)} and open sessions are cut within ${durationInWords(Math.max(1, limits.openSession.alive))}. If Halligan is dead, new logins ${refused(limits.newLogin.dead)}; ${open}.${limits.staysOpen ? ` What stays open all the same: ${limits.staysOpen}` : ''}`;
 }

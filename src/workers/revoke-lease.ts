@@ -45,13 +45,15 @@ async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortS
   } catch (error) {
     const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
     if (isRefusal(error)) {
-      ctx.log.warn(about, 'ending a lease failed; it will be tried again');
+      if (error instanceof ProviderError && error.pending) ctx.log.info(about, 'the lease is being ended; the target needs time until that is proven');
+      else ctx.log.warn(about, 'ending a lease failed; it will be tried again');
       return {
         failed: {
           message: error.message,
           code: error.code,
           cut: error instanceof ProviderError ? error.cut : undefined,
           retryAt: error instanceof ProviderError ? error.retryAt : undefined,
+          pending: error instanceof ProviderError && error.pending,
         },
       };
     }

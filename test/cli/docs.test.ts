@@ -16,7 +16,7 @@ test('docs/cli.md names every command and no other', async () => {
   const program = new Command('halligan');
   addClientCommands(program, async () => undefined);
   addHelp(program);
-  const server = ['serve', 'worker', 'migrate', 'config check', 'config schema', 'doctor', 'print', 'audit keygen', 'demo'];
+  const server = ['serve', 'worker', 'migrate', 'config check', 'config schema', 'reap', 'doctor', 'print', 'audit keygen', 'demo'];
   const documented = [...text.matchAll(/^\| `halligan ([a-z -]+)` \|/gm)].map(([, name]) => name);
   expect(documented.toSorted()).toEqual([...namesOf(program), ...server].toSorted());
 });

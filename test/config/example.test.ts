@@ -16,8 +16,11 @@ interface Schema {
   items?: Schema;
   default?: unknown;
 }
-const schema = async (): Promise<Schema> =>
-  JSON.parse(JSON.stringify(configJsonSchema(await Promise.all(Object.values(providers).map((load) => load()))))) as Schema;
+/** With one kind of target, the one that the example and docs/config.md show whole; docs/providers.md has the settings of every kind. */
+const schema = async (kind = 'postgres'): Promise<Schema> => {
+  const provider = await providerOf(kind);
+  return JSON.parse(JSON.stringify(configJsonSchema(provider ? [provider] : []))) as Schema;
+};
 
 /** Every setting by its path: `<name>` for a name one chooses, `[]` for an entry of a list; and whether it is a block. */
 function settingsOf(of: Schema, path = ''): { path: string; schema: Schema; required: boolean; block: boolean }[] {
@@ -105,4 +108,23 @@ test('the tables of docs/config.md hold every setting with its default, and no o
     else if (of.default !== undefined && !path.match(/\.(groups|people)$/))
       expect(said, path).toBe(`\`${Array.isArray(of.default) ? `[${of.default.join(', ')}]` : String(of.default)}\``);
   }
+});
+
+test.each(Object.keys(providers))('docs/providers.md names every setting of %s in its section', async (kind) => {
+  const text = await readFile('docs/providers.md', 'utf8');
+  const section = text.split(/^## /m).find((part) => part.startsWith(`${kind}\n`)) ?? '';
+  const own = settingsOf(await schema(kind))
+    .filter(
+      // The members of an IAM statement are AWS' own.
+      ({ path }) => !path.includes('.policy.'),
+    )
+    .filter(({ path }) =>
+      /^(targets|entitlements)\.<name>\.(?!(kind|opens|target|grant|owner|eligible|approval|maxDuration|decideWithin|breakGlass|review)$)/.test(path),
+    );
+  const names = own
+    .map(({ path }) => path)
+    .filter((path) => path.startsWith('targets.') || path.startsWith('entitlements.<name>.grant.'))
+    .map((path) => path.split('.').at(-1)?.replace('[]', '') ?? '');
+  expect(names.length).toBeGreaterThan(1);
+  expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(section))).toEqual([]);
 });

@@ -6,6 +6,7 @@ import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Client, connect } from '../client.ts';
 import { type CredentialFormat, childEnvironment, credentialFormatOf, credentialProcessLine, render } from '../credentials.ts';
+import { execCredential, kubeconfigFor } from '../exec-credential.ts';
 import { exit } from '../exit-codes.ts';
 import { CliFault, usage } from '../fault.ts';
 import { activeGrant, closedFault, looksLikeId } from '../resolve.ts';
@@ -113,6 +114,20 @@ export async function aws(terminal: Terminal, given: string, options: { profile?
   }
   const made = await claim(terminal, await connect(terminal), given, options.entitlement);
   putRaw(terminal, credentialProcessLine(made.claim));
+  return exit.ok;
+}
+
+/** Opens a cluster: prints a kubeconfig of its own, which holds no secret, or with `exec` what kubectl reads from an exec plugin. */
+export async function kube(terminal: Terminal, given: string, options: { exec?: boolean; user?: string; entitlement?: string }): Promise<number> {
+  if (options.exec && terminal.stdout.isTTY)
+    throw usage(`Refusing to print a token on a terminal: kubectl calls this. Use  halligan kube ${shellWord(given)} > FILE  and  kubectl --kubeconfig FILE …`);
+  const made = await claim(terminal, await connect(terminal), given, options.entitlement);
+  if (options.exec) putRaw(terminal, execCredential(made.claim));
+  else {
+    const command = ['halligan', 'kube', '--exec', made.claim.grant, '--entitlement', made.claim.entitlement];
+    putRaw(terminal, kubeconfigFor(made.claim, { command, ...(options.user === undefined ? {} : { ownUser: options.user }) }));
+    sayLogin(terminal, made);
+  }
   return exit.ok;
 }
 

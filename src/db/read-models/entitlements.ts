@@ -23,6 +23,12 @@ export interface OfferedEntitlement {
   readonly limits: Limits | null;
 }
 
+/** How long an entitlement's access can outlive its grant; null when its target is not loaded. */
+export function limitsOf(targets: ReadonlyMap<string, Target>, entitlement: Pick<Entitlement, 'target' | 'grant'>): Limits | null {
+  const target = targets.get(entitlement.target);
+  return target ? (target.limitsFor?.(entitlement.grant) ?? target.limits) : null;
+}
+
 /** Everything this person may ask for, decide or review; auditors and admins see all. In the config's order. */
 export function offeredTo(
   loaded: ReadonlyMap<string, Entitlement>,
@@ -51,6 +57,6 @@ export function offeredTo(
       approvers: entitlement.approval.map((rule) => `${rule.count} of ${peopleInWords(rule.of)}`).join(', and '),
       mayAsk: mayAsk(entitlement, viewer),
       mayBreakGlass: mayBreakGlass(entitlement, viewer),
-      limits: targets.get(entitlement.target)?.limits ?? null,
+      limits: limitsOf(targets, entitlement),
     }));
 }

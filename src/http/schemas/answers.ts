@@ -21,6 +21,7 @@ export const entitlement = z.object({
     .object({
       newLogin: z.object({ alive: z.number(), dead: z.number().nullable() }),
       openSession: z.object({ alive: z.number(), dead: z.number().nullable() }),
+      staysOpen: z.string().optional(),
     })
     .nullable(),
 });

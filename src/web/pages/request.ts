@@ -3,6 +3,7 @@ import { type Claimed, claimLease } from '../../commands/claim-lease.ts';
 import { decideRequest } from '../../commands/decide-request.ts';
 import { decideInput, parse } from '../../commands/inputs.ts';
 import { storyOf } from '../../db/read-models/audit-events.ts';
+import { limitsOf } from '../../db/read-models/entitlements.ts';
 import { readGrant } from '../../db/read-models/grants.ts';
 import { type RequesterView, readRequester } from '../../db/read-models/requester.ts';
 import { type EntitlementView, type RequestView, readRequest } from '../../db/read-models/requests.ts';
@@ -82,8 +83,13 @@ const opens = (
 
 const opened = (request: RequestView): Part => html`<h2>What it opens</h2><table><tbody>${request.entitlements.map(opens)}</tbody></table>`;
 
+const limitsFor = (view: View, name: string) => {
+  const entitlement = view.ctx.policy.entitlements.get(name);
+  return entitlement ? limitsOf(view.ctx.targets, entitlement) : null;
+};
+
 function decideSide(view: View, request: RequestView, typed = ''): Part {
-  const limits = listed([...new Set(request.entitlements.map((entitlement) => limitsInWords(view.ctx.targets.get(entitlement.target)?.limits ?? null)))]);
+  const limits = listed([...new Set(request.entitlements.map((entitlement) => limitsInWords(limitsFor(view, entitlement.name))))]);
   return html`<h2>Why</h2><blockquote>${personText(request.reason)}</blockquote>
 <h2>What would be opened</h2><table><tbody>${request.entitlements.map(opens)}
 <tr><td>Ends</td><td>${request.durationInWords} after ${request.startAt ? html`${time(request.startAt, new Date())}` : 'the last approval'}<span class="under">${limits}</span></td></tr></tbody></table>
