@@ -89,7 +89,7 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     await pool.end();
     throw error;
   }
-  const targets = connectTargets(config);
+  const targets = connectTargets(config, (target, code, message) => log.warn({ code, target }, message));
   const changed = new Set<(requests: readonly string[]) => void>();
   let workers: Workers | undefined;
   const hear = (change: Change): void => {
@@ -164,10 +164,15 @@ async function awaitDatabase(pool: pg.Pool, config: Config, log: Logger, patienc
 }
 
 /** Every target of the config, connected lazily: nothing is contacted yet. */
-export function connectTargets(config: Config): ReadonlyMap<string, Target> {
+export function connectTargets(config: Config, warn: (target: string, code: string, message: string) => void = () => undefined): ReadonlyMap<string, Target> {
   const folder = dirname(config.file);
   const resolveSecret = (ref: SecretRef) => readSecret('file' in ref ? { file: join(ref.file.startsWith('/') ? '' : folder, ref.file) } : ref);
-  return new Map([...config.targets.values()].map(({ name, provider, config: block }) => [name, provider.connect(name, block, { readSecret: resolveSecret })]));
+  return new Map(
+    [...config.targets.values()].map(({ name, provider, config: block }) => [
+      name,
+      provider.connect(name, block, { readSecret: resolveSecret, warn: (code, message) => warn(name, code, message) }),
+    ]),
+  );
 }
 
 /** Says at start what a claim would stumble over. A target that is away stops nobody else. */
@@ -177,7 +182,7 @@ async function checkTargets(ctx: Ctx, config: Config): Promise<void> {
       const grants = [...config.entitlements.values()].filter((entitlement) => entitlement.target === target.name).map((entitlement) => entitlement.grant);
       try {
         for (const fault of await target.check(grants, AbortSignal.timeout(10_000)))
-          ctx.log.error({ code: 'target_fault', target: target.name, next: fault.next }, fault.message);
+          ctx.log[fault.warning ? 'warn' : 'error']({ code: 'target_fault', target: target.name, next: fault.next }, fault.message);
       } catch (error) {
         ctx.log.error({ code: 'target_unreachable', target: target.name, why: (error as Error).message }, `the target ${target.name} could not be checked`);
       }

@@ -34,7 +34,7 @@ export async function doctorCommand(options: { config?: string | undefined; outp
           AbortSignal.timeout(deadlineMs),
         )
         .catch((error: Error) => [{ message: error.message, next: 'Mend that, then run halligan doctor again.' }]);
-      return { target: target.name, kind: target.kind, ok: faults.length === 0, ms: Math.round(performance.now() - began), faults };
+      return { target: target.name, kind: target.kind, ok: faults.every((fault) => fault.warning), ms: Math.round(performance.now() - began), faults };
     }),
   );
   await Promise.all([...targets.values()].map((target) => target.close()));
@@ -47,13 +47,13 @@ export async function doctorCommand(options: { config?: string | undefined; outp
 
 function asTable(findings: readonly Finding[]): string[] {
   const rows = findings.flatMap((finding) =>
-    finding.ok
+    finding.faults.length === 0
       ? [{ ...finding, says: 'ok', next: '' }]
       : finding.faults.map((fault, index) => ({
           ...finding,
           target: index === 0 ? finding.target : '',
           kind: index === 0 ? finding.kind : '',
-          says: `▲ ${fault.message}`,
+          says: `${fault.warning ? '◷' : '▲'} ${fault.message}`,
           next: fault.next,
         })),
   );

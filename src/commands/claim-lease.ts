@@ -93,6 +93,7 @@ const specOf = (ctx: Ctx, actor: PersonActor, intent: Intent): LeaseSpec => ({
   leaseId: intent.leaseId,
   externalName: intent.externalName,
   grantId: intent.grant.id,
+  first: true,
   person: intent.personName,
   subject: actor.subject,
   endsAt: intent.grant.ends_at,
