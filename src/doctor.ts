@@ -33,7 +33,7 @@ export async function doctorCommand(options: { config?: string | undefined; outp
           grantsOf(config, target.name).map(({ grant }) => grant),
           AbortSignal.timeout(deadlineMs),
         )
-        .catch((error: Error) => [{ message: error.message, next: 'Mend that, then run halligan doctor again.' }]);
+        .catch((error: Error): TargetFault[] => [{ message: error.message, next: 'Mend that, then run halligan doctor again.' }]);
       return { target: target.name, kind: target.kind, ok: faults.every((fault) => fault.warning), ms: Math.round(performance.now() - began), faults };
     }),
   );
