@@ -1,5 +1,5 @@
 /**
- * `npm run test:live [-- --only vault|aws|kubernetes|postgres]`: the providers against real servers, each installed on first
+ * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together]`: the providers against real servers, each installed on first
  * use and started as a child of the tests. A target whose tools are missing is named, with how to get them, and counts as
  * failed; nothing is skipped. Ends with the line `N passed, N failed`.
  */
@@ -26,6 +26,7 @@ const targets: Readonly<Record<string, readonly Need[]>> = {
   aws: [python, go],
   kubernetes: [go, openssl],
   postgres: [postgres15],
+  together: [python, go, openssl],
 };
 
 const bin = resolve('node_modules/.bin');

@@ -32,15 +32,13 @@ export async function startChild(house: House, imports: readonly string[] = []):
     });
     void exited.then((code) => reject(new Error(`the server ended with ${code} before it was ready: ${said.slice(-2_000)}`)));
   });
-  await Promise.race([
-    ready,
-    new Promise((_, reject) =>
-      setTimeout(() => {
-        child.kill('SIGKILL');
-        reject(new Error(`the server was not ready within 20 s: ${said.slice(-2_000)}`));
-      }, 20_000).unref(),
-    ),
-  ]);
+  const patience = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    child.kill('SIGKILL');
+    patience.reject(new Error(`the server was not ready within 20 s: ${said.slice(-2_000)}`));
+  }, 20_000);
+  // Not cleared, it would kill a healthy server 20 s after its start.
+  await Promise.race([ready, patience.promise]).finally(() => clearTimeout(timer));
   return {
     pid: child.pid ?? 0,
     startedInMs: performance.now() - began,

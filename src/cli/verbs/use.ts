@@ -123,12 +123,23 @@ export async function kube(terminal: Terminal, given: string, options: { exec?: 
     throw usage(`Refusing to print a token on a terminal: kubectl calls this. Use  halligan kube ${shellWord(given)} > FILE  and  kubectl --kubeconfig FILE …`);
   const made = await claim(terminal, await connect(terminal), given, options.entitlement);
   if (options.exec) putRaw(terminal, execCredential(made.claim));
+  else if (made.claim.connection['mode'] === 'user' && options.user === undefined) throw openForOwnLogin(made);
   else {
     const command = ['halligan', 'kube', '--exec', made.claim.grant, '--entitlement', made.claim.entitlement];
     putRaw(terminal, kubeconfigFor(made.claim, { command, ...(options.user === undefined ? {} : { ownUser: options.user }) }));
     sayLogin(terminal, made);
   }
   return exit.ok;
+}
+
+/** It is open; only a kubeconfig cannot be written. No file is left empty behind an exit code that says all is well. */
+function openForOwnLogin({ claim: made, grant }: { claim: WireClaim; grant: WireGrant }): CliFault {
+  const now = new Date(grant.readAt);
+  const until = `${clock(made.expiresAt, now)} UTC (${about(secondsUntil(made.expiresAt, now))} left)`;
+  return new CliFault(
+    `${line(made.entitlement)} is open for your own login there, ${line(made.connection['user'] ?? made.handle)}, until ${until}: kubectl works with it as it is. No kubeconfig was written, because it needs the name of your user.`,
+    { next: `halligan kube ${shellWord(made.entitlement)} --user NAME` },
+  );
 }
 
 /** Runs psql with the login in its environment. */

@@ -37,7 +37,7 @@ export async function requestPage(view: View, id: string, extra: Extra = {}): Pr
     sub: summary(request, now),
     body: [
       problem(extra.refusal),
-      extra.claimed && secretNote(extra.claimed),
+      extra.claimed && claimedNote(view, extra.claimed),
       html`<div class="two"><div>${request.mayDecide ? decideSide(view, request, extra.reason) : ''}${request.mine && !extra.claimed ? useIt(view, request) : ''}<h2>The story</h2><ol class="story">${story.map(
         (event, index) =>
           html`<li class="${look(event.type)}${index === story.length - 1 ? ' now' : ''}">${time(event.at, now)}<div>${sentence(event)}<br><span class="soft">${detail(event)}</span></div></li>`,
@@ -106,12 +106,27 @@ function useIt(view: View, request: RequestView): Part {
   if (grant?.state !== 'active') return '';
   return html`<h2 id="use">Use it</h2><table><tbody>${request.entitlements.map((entitlement) => {
     const lease = grant.leases.find((one) => one.entitlement === entitlement.name && one.state === 'live');
-    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ends this one</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan ${commandOf[entitlement.kind] ?? 'creds'} ${entitlement.name}</code> needs no copying.</span></td>
+    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ${becomesOf(view, entitlement.target)}</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan ${commandOf[entitlement.kind] ?? 'creds'} ${entitlement.name}</code> needs no copying.</span></td>
 <td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
   })}</tbody></table>`;
 }
 
-function secretNote(claimed: Claimed): Part {
+/** What a second claim does to what the first one gave. */
+const becomesOf = (view: View, target: string): string =>
+  view.ctx.targets.get(target)?.mayOverlap ? 'leaves the earlier one to its own end' : 'ends this one';
+
+const claimedNote = (view: View, claimed: Claimed): Part => (Object.keys(claimed.issued.secret).length === 0 ? openedNote(claimed) : secretNote(view, claimed));
+
+/** Nothing was made that could be copied: the target lets in the login that the person has there already. */
+function openedNote({ issued, target, kind, entitlement, expiresAt }: Claimed): Part {
+  const { user, server, namespace } = issued.connection;
+  const rows = Object.entries({ User: user ?? issued.handle, Server: server, Namespace: namespace }).flatMap(([name, value]) => (value ? [[name, value]] : []));
+  return html`<div class="note secret-note" id="secret"><strong>Your own login at ${target} may do this now.</strong> There is nothing to copy: go on with the login that you have there. It ends at ${time(expiresAt, new Date())}.
+<dl class="secret">${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd><dd></dd>`)}</dl>
+${kind === 'kubernetes-rbac' ? html`<p class="soft">A kubeconfig for it, with the name of your own user there: <code>halligan kube ${entitlement} --user NAME</code>.</p>` : ''}</div>`;
+}
+
+function secretNote(view: View, claimed: Claimed): Part {
   const { connection, secret, handle } = claimed.issued;
   const psql = ['host', 'port', 'database', 'sslmode'].flatMap((name) =>
     connection[name] ? [`${name === 'database' ? 'dbname' : name}=${connection[name]}`] : [],
@@ -127,9 +142,9 @@ function secretNote(claimed: Claimed): Part {
     ...open,
     ...Object.entries(secret).map(([name, value]): [string, string, boolean] => [inWords(name), value, true]),
   ];
-  return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; claiming again makes a new login and ends this one. It ends at ${time(claimed.expiresAt, new Date())}.
+  return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; claiming again makes a new login and ${becomesOf(view, claimed.target)}. It ends at ${time(claimed.expiresAt, new Date())}.
 <dl class="secret">${rows.map(([name, value, masked]) => html`<dt>${name}</dt><dd>${masked ? html`<span class="mask" tabindex="0" data-secret>${value}</span>` : value}</dd><dd><button type="button" data-copy="${value}" hidden>Copy</button></dd>`)}</dl>
-<p class="soft">What is blurred is readable while it is pointed at or focused.${isDatabase ? html` In a terminal <code>halligan psql ${claimed.entitlement}</code> needs no copying.` : ''}</p></div>`;
+<p class="soft">What is blurred is readable while it is pointed at or focused.${commandOf[claimed.kind] ? html` In a terminal <code>halligan ${commandOf[claimed.kind]} ${claimed.entitlement}</code> needs no copying.` : ''}</p></div>`;
 }
 
 /** `secretAccessKey` → `Secret access key`. */
