@@ -2,7 +2,9 @@
 import { join } from 'node:path';
 import { exitCodeOf, onStopSignal } from '../stop-signal.ts';
 import { type House, startHouse } from './house.ts';
-import { type Step, stepNames, tellStory } from './story.ts';
+import { findBao, howToGetBao } from './openbao.ts';
+import { tellStory } from './story.ts';
+import { type Step, stepNames } from './story-parts.ts';
 
 export interface DemoOptions {
   /** Exit after the story: 0 only if every step held. */
@@ -20,7 +22,9 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   let house: House | undefined;
   try {
     say('Halligan opens the production door for one named person, for a stated time, with a witness, and closes it again.\n');
-    house = await startHouse({ dataDirectory: options.dataDirectory ?? join('.halligan', 'demo'), log: (line) => say(`  ${line}`) });
+    const bao = await findBao();
+    house = await startHouse({ dataDirectory: options.dataDirectory ?? join('.halligan', 'demo'), log: (line) => say(`  ${line}`), bao });
+    if (!bao) say(`  no round through Vault: there is no OpenBao here (${howToGetBao})`);
     say('');
     const story = tellStory(house, Math.round(performance.now() - began), (step) => show(step, options, say)).then(
       () => 0,
@@ -49,7 +53,8 @@ export async function runDemo(options: DemoOptions): Promise<number> {
 const figures: [string, number][] = [];
 
 function show(step: Step, options: DemoOptions, say: (line: string) => void): void {
-  for (const [name, ms] of Object.entries(step.measured ?? {})) figures.push([`${name}${step.step === 'break-glass' ? ' (break-glass)' : ''}`, ms]);
+  for (const [name, ms] of Object.entries(step.measured ?? {}))
+    figures.push([`${name}${step.step === 'break-glass' || step.step === 'vault' ? ` (${step.step})` : ''}`, ms]);
   if (options.json)
     process.stdout.write(
       `${JSON.stringify({ step: step.step, ok: step.ok, ms: step.ms, says: step.says, ...(step.measured ? { measured: step.measured } : {}) })}\n`,

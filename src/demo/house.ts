@@ -16,7 +16,9 @@ import { migrate } from '../db/migrate.ts';
 import { providerOf } from '../providers/registry.ts';
 import { type EmbeddedPostgres, startPostgres } from './embedded-postgres.ts';
 import { type IdentityProvider, startIdentityProvider } from './identity-provider.ts';
+import { type DevOpenBao, startDevOpenBao } from './openbao.ts';
 import { ordersDatabase } from './orders-database.ts';
+import { prepareVault, vaultConfig } from './orders-vault.ts';
 
 export interface HouseOptions {
   readonly dataDirectory: string;
@@ -25,6 +27,10 @@ export interface HouseOptions {
   /** Ports that are tried first; a free one is taken when they are in use. */
   readonly port?: number;
   readonly providerPort?: number;
+  /** The OpenBao program, for a second target behind it; left out: none. */
+  readonly bao?: string | undefined;
+  /** For measurements: further parts of the config, indented for their places, once PostgreSQL is up and its databases are there. */
+  readonly more?: (superuserUrl: string) => Promise<{ target: string; entitlement: string }>;
 }
 
 export interface House {
@@ -37,6 +43,8 @@ export interface House {
   readonly verifierKey: string;
   /** A connection string for the superuser in the target database, for looking from outside. */
   readonly targetUrl: string;
+  /** When `bao` was given: a Vault of our own, in front of the same database. */
+  readonly bao?: DevOpenBao | undefined;
   stop(): Promise<void>;
 }
 
@@ -46,6 +54,7 @@ const configOf = (parts: {
   listen: string;
   issuer: string;
   postgres: EmbeddedPostgres;
+  more: readonly { target: string; entitlement: string }[];
 }): string => `# The demo's config. Passwords are made at each start and come by the environment.
 server: { url: '${parts.url}', listen: '${parts.listen}' }
 database: { url: 'postgres://halligan_app@127.0.0.1:${parts.postgres.port}/halligan', passwordEnv: HALLIGAN_DEMO_APP_PASSWORD }
@@ -62,7 +71,7 @@ targets:
     user: halligan_target
     passwordEnv: HALLIGAN_DEMO_TARGET_PASSWORD
     tls: disable
-entitlements:
+${parts.more.map((one) => one.target).join('')}entitlements:
   orders-readonly:
     opens: read the orders database
     target: orders-db
@@ -83,7 +92,7 @@ entitlements:
       - { of: { groups: [security] }, count: 1 }
     maxDuration: 1h
     breakGlass: { eligible: { groups: [oncall] }, maxDuration: 10m }
-`;
+${parts.more.map((one) => one.entitlement).join('')}`;
 
 const secret = (): string => randomBytes(24).toString('base64url');
 
@@ -102,6 +111,12 @@ export async function startHouse(options: HouseOptions): Promise<House> {
     const passwords = { owner: secret(), app: secret(), target: secret() };
     const { verifierKey, isNew } = await signingKey(folder);
     await prepareDatabases(postgres, passwords, isNew);
+    const targetUrl = new URL(postgres.superuserUrl);
+    targetUrl.pathname = '/orders';
+
+    if (options.bao) options.log('starting OpenBao');
+    const bao = options.bao === undefined ? undefined : await startDevOpenBao(options.bao);
+    if (bao) stops.push(() => bao.stop());
 
     options.log('starting a development identity provider');
     const url = `http://127.0.0.1:${await freePort(options.port ?? 8300)}`;
@@ -112,7 +127,8 @@ export async function startHouse(options: HouseOptions): Promise<House> {
     });
     stops.push(() => provider.close());
 
-    const text = configOf({ url, listen: new URL(url).host, issuer: provider.issuer, postgres });
+    const more = [...(bao ? [vaultConfig({ bao, postgresPort: postgres.port })] : []), ...(options.more ? [await options.more(postgres.superuserUrl)] : [])];
+    const text = configOf({ url, listen: new URL(url).host, issuer: provider.issuer, postgres, more });
     const file = join(folder, 'halligan.yaml');
     await writeFile(file, text);
     Object.assign(process.env, {
@@ -120,12 +136,12 @@ export async function startHouse(options: HouseOptions): Promise<House> {
       HALLIGAN_DEMO_TARGET_PASSWORD: passwords.target,
       HALLIGAN_DEMO_CLIENT_SECRET: clientSecret,
     });
+    const config = await parseConfig(file, text, providerOf);
+    if (bao) process.env['HALLIGAN_DEMO_PROBE_PASSWORD'] = await prepareVault(bao, config, { folder, targetUrl: targetUrl.href });
     options.log('starting Halligan');
-    const running = await startProcess(await parseConfig(file, text, providerOf), { web: true, worker: true, log: makeLog('error') });
+    const running = await startProcess(config, { web: true, worker: true, log: makeLog('error') });
     stops.push(() => running.stop());
-    const targetUrl = new URL(postgres.superuserUrl);
-    targetUrl.pathname = '/orders';
-    return { url, provider, postgres, running, dataDirectory: folder, verifierKey, targetUrl: targetUrl.href, stop };
+    return { url, provider, postgres, running, dataDirectory: folder, verifierKey, targetUrl: targetUrl.href, bao, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -3,7 +3,7 @@
  * that cannot be renewed and ends with the grant, and Vault ends with it whatever was issued under it, also when Halligan is
  * dead. The user's own end in the database is drawn to the grant's as well, so it holds with Vault dead too.
  */
-import type { Inspected, LeaseRef, Limits, Provider, Target } from '../domain/provider.ts';
+import { type Inspected, type LeaseRef, type Limits, type Provider, ProviderError, type Target } from '../domain/provider.ts';
 import { type Attempt, accessorsOf, allLeases, readAttempt } from './vault-database/attempts.ts';
 import { checkTarget } from './vault-database/check.ts';
 import { grantSchema, targetSchema, type VaultConfig, type VaultGrant } from './vault-database/config.ts';
@@ -13,6 +13,7 @@ import { openProbe, type Probe } from './vault-database/probe.ts';
 import { readDatabaseLease, readToken } from './vault-database/read.ts';
 import { revoke } from './vault-database/revoke.ts';
 import { prints } from './vault-database/rights.ts';
+import { together } from './vault-database/together.ts';
 import { openVault, type Vault } from './vault-database/vault.ts';
 
 export { leastRights, setupCommands } from './vault-database/rights.ts';
@@ -37,6 +38,11 @@ export const vaultDatabase: Provider = {
     const config = given as VaultConfig;
     const vault = openVault(name, config, options);
     const probe = openProbe(name, config, options);
+    const describing = together(
+      (role, signal) => describe(vault, probe, role, signal),
+      8_000,
+      (role) => new ProviderError('target_timeout', `${name}: reading what ${role} opens took too long.`),
+    );
     return {
       name,
       kind: 'vault-database',
@@ -48,7 +54,7 @@ export const vaultDatabase: Provider = {
           grants.map((grant) => (grant as VaultGrant).role),
           signal,
         ),
-      describe: (grant, signal) => describe(vault, probe, (grant as VaultGrant).role, signal),
+      describe: (grant, signal) => describing((grant as VaultGrant).role, signal),
       issue: (spec, signal) => issue(vault, probe, spec, signal),
       inspect: (ref, signal) => inspect(vault, probe, ref, signal),
       revoke: (ref, signal) => revoke(vault, probe, ref, signal),

@@ -14,6 +14,10 @@ export interface Bench {
   readonly superuserUrl: string;
   /** Runs `work` while the server records its SQL. */
   record(work: () => Promise<unknown>): Promise<Recorded[]>;
+  /** When it was started with one: the OpenBao behind `orders-vault`. */
+  readonly bao?: { readonly address: string; readonly rootToken: string } | undefined;
+  /** What the way to the last of many targets does from now on. */
+  lastTarget(mode: 'hang' | 'pass'): void;
   stop(): Promise<void>;
 }
 
@@ -23,13 +27,21 @@ const answerOf = <T>(child: ChildProcess): Promise<T> =>
     child.once('exit', (code) => reject(new Error(`the measured Halligan ended with ${code}`)));
   });
 
-export async function startBench(): Promise<Bench> {
+/** `bao`: the OpenBao program, for a target behind it; `many`: ten more PostgreSQL targets, `lot-0` to `lot-9`, the last behind a proxy. */
+export interface BenchOptions {
+  readonly bao?: string | undefined;
+  readonly many?: boolean;
+}
+
+export async function startBench(options: BenchOptions = {}): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'halligan-bench-'));
-  const child = fork(new URL('house-child.ts', import.meta.url), [folder], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  const { url, superuserUrl, dataDirectory } = await answerOf<{ url: string; superuserUrl: string; dataDirectory: string }>(child);
+  const child = fork(new URL('house-child.ts', import.meta.url), [folder, JSON.stringify(options)], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const { url, superuserUrl, dataDirectory, bao } = await answerOf<Pick<Bench, 'url' | 'superuserUrl' | 'bao'> & { dataDirectory: string }>(child);
   return {
     url,
     superuserUrl,
+    bao,
+    lastTarget: (mode) => void child.send(mode),
     async record(work) {
       child.send('record');
       await work();
