@@ -131,10 +131,11 @@ async function makeRole(client: pg.ClientBase, door: Door, spec: LeaseSpec, veri
     if (!found.canLogin) throw new ProviderError('target_failed', `${door.name}: the login ${spec.externalName} is already being ended.`);
     await client.query(`ALTER ROLE ${name} ${what}`);
   } else {
+    // The comment before the membership: a change of memberships makes the server forget what it knew of every role that is ours.
     // Without SET the holder cannot become the group role, so whatever is made belongs to the login and is found when it ends.
     const membership = `GRANT ${quoteName(group)} TO ${name}${clock.modern ? ' WITH INHERIT TRUE, SET FALSE, ADMIN FALSE' : ''}`;
     await client.query(
-      `CREATE ROLE ${name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS ${what}; ${membership}; COMMENT ON ROLE ${name} IS ${quoteText(markerOf(spec))}`,
+      `CREATE ROLE ${name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS ${what}; COMMENT ON ROLE ${name} IS ${quoteText(markerOf(spec))}; ${membership}`,
     );
   }
   const made = await readRole(client, spec.externalName);

@@ -84,12 +84,25 @@ async function rollBackPrepared(client: pg.ClientBase, ref: LeaseRef): Promise<s
   );
   for (const { gid } of rows) {
     await client.query(`SET ROLE ${quoteName(ref.externalName)}`);
-    await client.query(`ROLLBACK PREPARED ${quoteText(gid)}`).catch((error: unknown) => {
-      if (sqlOf(error).code !== '42704') throw error;
-    });
+    await rollBack(client, gid);
     await client.query('RESET ROLE');
   }
   return rows.length > 0 ? [`${rows.length} prepared ${rows.length === 1 ? 'transaction' : 'transactions'} rolled back`] : [];
+}
+
+/** One that is gone (42704) is what was wished; one that is busy (55000) is being rolled back by another of ours, which takes a moment. */
+async function rollBack(client: pg.ClientBase, gid: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await client.query(`ROLLBACK PREPARED ${quoteText(gid)}`);
+      return;
+    } catch (error) {
+      const { code } = sqlOf(error);
+      if (code === '42704') return;
+      if (code !== '55000' || tries >= 100) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
 }
 
 async function countOwned(client: pg.ClientBase, oid: number): Promise<number> {
