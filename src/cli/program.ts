@@ -87,14 +87,18 @@ function addUsing(program: Command, run: Runner): void {
     .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).creds(terminal, given, options)));
   program
     .command('aws <entitlement>')
-    .description('claim AWS keys and print them as a credential_process does; --profile prints the lines for ~/.aws/config')
+    .description(
+      'claim AWS keys and print them as a credential_process does; each further call gives new keys of the same login. --profile prints the lines for ~/.aws/config',
+    )
     .option('--profile', 'print the profile that calls this command, and claim nothing')
     .option('--reveal', 'print the keys although this is a terminal')
     .option(...entitlementOption)
     .action((given, options) => run(async (terminal) => (await import('./verbs/use.ts')).aws(terminal, given, options)));
   program
     .command('kube <entitlement>')
-    .description('open a cluster and print a kubeconfig for it, which holds no secret; --exec is what kubectl calls')
+    .description(
+      'open a cluster and print a kubeconfig for it, which holds no secret; --exec is what kubectl calls, and gives one more token of the same login each time',
+    )
     .option('--exec', 'print the ExecCredential that kubectl reads')
     .option('--user <name>', 'the user of your own kubeconfig that logs in there, where your own login is opened')
     .option(...entitlementOption)

@@ -71,7 +71,7 @@ const nextTry = (now: Date, tries: number, asked: Date | undefined): Date => {
   return new Date(now.getTime() + Math.min(300_000, Math.max(1_000, wished)));
 };
 
-/** A lease that may live beside a newer one is over at its own end: it is ended like any other. */
+/** A lease is over at its own end, which may come before its grant's (an AWS session of an hour): it is ended like any other. */
 export async function endOver(ctx: Small, leaseId: string): Promise<void> {
   await commit(ctx, { system: 'expire-grants' }, async (tx) => {
     const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirstOrThrow();

@@ -3,6 +3,7 @@ import type { ColumnType, Generated } from 'kysely';
 import type { Json } from '../domain/canonical.ts';
 import type { PolicySnapshot } from '../domain/entitlement.ts';
 import type { EndReason, GrantState, LeaseEndReason, LeaseState, RequestState, ReviewState, Verdict } from '../domain/lifecycle.ts';
+import type { NoticeType } from '../domain/notice.ts';
 
 type At = ColumnType<Date, Date | string, Date | string>;
 type MaybeAt = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
@@ -18,6 +19,7 @@ export interface PersonTable {
   groups: string[];
   groups_read_at: At;
   created_at: DefaultNow;
+  email: string | null;
 }
 
 export interface SessionTable {
@@ -39,6 +41,7 @@ export interface TokenTable {
   created_at: DefaultNow;
   seen_at: MaybeAt;
   expires_at: At;
+  acr: string | null;
 }
 
 export interface LoginCodeTable {
@@ -54,6 +57,7 @@ export interface LoginCodeTable {
   denied: Generated<boolean>;
   created_at: DefaultNow;
   expires_at: At;
+  acr: string | null;
 }
 
 export interface RequestTable {
@@ -116,7 +120,6 @@ export interface LeaseTable {
   epoch: Generated<number>;
   external_name: string;
   target_grant: Jsonb;
-  may_overlap: Generated<boolean>;
   handle: string | null;
   expires_at: At;
   end_reason: LeaseEndReason | null;
@@ -197,7 +200,84 @@ export interface AuditCheckpointTable {
   signed_at: DefaultNow;
 }
 
+export interface AliasTable {
+  kind: 'slack';
+  workspace: string;
+  account: string;
+  person_id: string;
+  linked_at: DefaultNow;
+}
+
+export interface LinkCodeTable {
+  code_hash: Buffer;
+  person_id: string;
+  created_at: DefaultNow;
+  expires_at: At;
+}
+
+export interface DraftTable {
+  handle_hash: Buffer;
+  person_id: string;
+  form: Jsonb<Record<string, Json>>;
+  created_at: DefaultNow;
+  expires_at: At;
+}
+
+export interface SlackHandleTable {
+  handle_hash: Buffer;
+  purpose: 'decide' | 'submit-decision' | 'end' | 'submit-end' | 'submit-request';
+  request_id: string | null;
+  grant_id: string | null;
+  person_id: string | null;
+  seen: string | null;
+  created_at: DefaultNow;
+  expires_at: At;
+  used_at: MaybeAt;
+}
+
+export interface SlackCallTable {
+  signature_hash: Buffer;
+  at: DefaultNow;
+}
+
+export interface NoticeTable {
+  id: string;
+  type: NoticeType;
+  request_id: string;
+  grant_id: string | null;
+  lease_id: string | null;
+  step: Generated<number>;
+  due_at: DefaultNow;
+  created_at: DefaultNow;
+  spread_at: MaybeAt;
+}
+
+export interface DeliveryTable {
+  id: string;
+  notice_id: string;
+  request_id: string;
+  channel: 'slack' | 'email' | 'webhook';
+  form: 'card' | 'update' | 'reply';
+  address: string;
+  person_id: string | null;
+  card_id: string | null;
+  state: 'waiting' | 'sent' | 'failed' | 'dropped';
+  tries: Generated<number>;
+  next_try_at: MaybeAt;
+  last_error: string | null;
+  created_at: DefaultNow;
+  sent_at: MaybeAt;
+  ref: ColumnType<Json | null, string | null | undefined, string | null>;
+}
+
 export interface Schema {
+  alias: AliasTable;
+  link_code: LinkCodeTable;
+  draft: DraftTable;
+  slack_handle: SlackHandleTable;
+  slack_call: SlackCallTable;
+  notice: NoticeTable;
+  delivery: DeliveryTable;
   person: PersonTable;
   session: SessionTable;
   token: TokenTable;

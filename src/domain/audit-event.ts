@@ -21,6 +21,7 @@ export const auditEventTypes = {
   'grant.ended': 'the grant ended; every lease was read back as gone',
   'lease.intended': '{who} claimed; the name of the login was fixed',
   'lease.revealed': 'the credential was made and shown to {who}, once',
+  'lease.again': '{who} claimed again; one more credential of the same login is made',
   'lease.voided': 'the claim failed; nothing was made at the target',
   'lease.ending': 'the credential is being ended',
   'lease.cut': 'new logins were refused and open sessions cut',
@@ -37,6 +38,10 @@ export const auditEventTypes = {
   'token.issued': 'a terminal was logged in for {who}',
   'token.ended': '{who} ended a terminal login',
   'access.refused': '{who} was refused',
+  'alias.linked': '{who} linked another account',
+  'alias.unlinked': '{who} unlinked an account',
+  'slack.refused': 'a call from Slack was refused',
+  'delivery.repeated': '{who} had a message sent again',
   'export.made': '{who} exported the log',
 } as const satisfies Record<`${string}.${string}`, string>;
 

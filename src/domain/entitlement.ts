@@ -34,7 +34,21 @@ export interface Entitlement {
   readonly decideWithinSeconds: number;
   readonly breakGlass: { readonly eligible: People; readonly maxDurationSeconds: number } | null;
   readonly review: { readonly of: People; readonly withinSeconds: number };
+  /** How fresh a login must be to ask for it, to decide on it and to break its glass. Left out: any login that still lasts, five minutes for break-glass. */
+  readonly stepUp?: StepUp;
+  /** What Slack may do about a request: only tell, decide, or decide after a fresh login. Left out: only tell. */
+  readonly slackDecision?: SlackDecision;
 }
+
+/** A proof of who somebody is, as the identity provider gives it (OpenID Connect `auth_time` and `acr`). */
+export interface StepUp {
+  /** The most seconds since the person last proved who they are. */
+  readonly maxAgeSeconds: number;
+  /** The class of proof that the provider must name, such as one that used a second factor. */
+  readonly acr?: string;
+}
+
+export type SlackDecision = 'notify' | 'allow' | 'allow-with-step-up';
 
 /** What a request keeps of an entitlement: the policy as it was, and what it opened at the target, or why that could not be read. */
 export interface PolicySnapshot {

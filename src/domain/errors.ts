@@ -46,6 +46,13 @@ export const errorCodes = {
   target_timeout: 'The target did not answer in time.',
   target_unreachable: 'The target could not be reached.',
   target_failed: 'The target answered with an error.',
+  alias_taken: 'That account is already linked to somebody else, or you have another one linked.',
+  delivery_not_repeatable: 'The message is not one that can be sent again.',
+  groups_stale: 'Your groups were read at the identity provider too long ago for this.',
+  link_code_invalid: 'The code to link an account is unknown, used, or older than ten minutes.',
+  slack_may_not_decide: 'The policy does not let a request for this be decided in Slack.',
+  slack_refused: 'A call that claims to come from Slack was not accepted.',
+  step_up_required: 'This asks for a fresher or stronger login than the one it came with.',
   too_many_pending: 'This person has too many requests waiting.',
 } as const;
 

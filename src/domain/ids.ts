@@ -11,6 +11,8 @@ export const idPrefixes = {
   event: 'evt',
   token: 'tok',
   session: 'ses',
+  notice: 'ntc',
+  delivery: 'dlv',
 } as const;
 export type IdKind = keyof typeof idPrefixes;
 

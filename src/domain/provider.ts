@@ -7,6 +7,7 @@
  * - `revoke` cuts access in a commit of its own before it cleans up, and returns only when the target, read again, no longer has the object;
  * - a crash between create and record is found by `inspect` under the external name, and by `sweep`;
  * - the credential's end at the target is the grant's end, set when it is made;
+ * - `another`, where there is one, makes a further credential of a lease that is there, beside the earlier ones; one `revoke` ends all of them;
  * - no error, and nothing but `Issued.secret`, carries a secret;
  * - every call ends by its `signal`.
  */
@@ -33,8 +34,6 @@ export interface LeaseSpec extends LeaseRef {
   readonly person: string;
   /** The holder's subject at the identity provider, for targets that know people by it. */
   readonly subject?: string;
-  /** Writes the credential's public name down, for targets that give one out before the credential itself; it must be awaited before that. */
-  readonly recordHandle?: (handle: string) => Promise<void>;
   /** Nothing was asked of the target under this name before, so it need not look for an earlier credential. */
   readonly first?: true;
   /** The end of the grant. The credential ends there by itself, with Halligan dead. */
@@ -101,14 +100,21 @@ export interface Target {
   readonly limits: Limits;
   /** The limits of one `grant` block, where they are narrower than those of the target as a whole. */
   limitsFor?(grant: unknown): Limits;
-  /** A new lease may live beside the earlier one of the same entitlement, which ends by itself; it is then not revoked as `replaced`. */
-  readonly mayOverlap?: boolean;
   /** The target keeps no list of what it issued: `sweep` names nothing, and what it does not name has not vanished. */
   readonly unlisted?: boolean;
   /** Rights, reachability and the existence of what these `grants` (parsed `grant` blocks) open. An empty list is good news. */
   check(grants: readonly unknown[], signal: AbortSignal): Promise<TargetFault[]>;
   describe(grant: unknown, signal: AbortSignal): Promise<Description>;
   issue(spec: LeaseSpec, signal: AbortSignal): Promise<Issued>;
+  /**
+   * One more credential of a lease that is live: under the same external name, beside the earlier ones, ended with them by the
+   * same `revoke`, and never living longer than the grant. It makes no lease: when what the lease holds at the target is no
+   * longer there, or no longer what it was, it throws with `leaseGone`. A target that gives one credential at a time leaves it
+   * out; a new claim then replaces the lease.
+   */
+  another?(spec: LeaseSpec, signal: AbortSignal): Promise<Issued>;
+  /** This `grant` block opens the login that the holder has at the target already: no secret is made. */
+  opensOwnLogin?(grant: unknown): boolean;
   inspect(ref: LeaseRef, signal: AbortSignal): Promise<Inspected>;
   revoke(ref: LeaseRef, signal: AbortSignal): Promise<Gone>;
   /** Every object that bears our marker, whichever process made it. */
@@ -153,10 +159,12 @@ export class ProviderError extends Refusal {
   readonly retryAt: Date | undefined;
   /** Nothing went wrong: all is done, and what is missing is the time until it is proven. */
   readonly pending: boolean;
+  /** Of `another`: what the lease holds at the target is not there as it was made, so the lease is over. */
+  readonly leaseGone: boolean;
   constructor(
     code: Extract<ErrorCode, `target_${string}`>,
     message: string,
-    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean; retryAt?: Date; pending?: boolean } = {},
+    more: { next?: string; cut?: { at: Date; sessionsCut: number }; nothingMade?: boolean; retryAt?: Date; pending?: boolean; leaseGone?: boolean } = {},
   ) {
     super(code, message, more.next === undefined ? {} : { next: more.next });
     this.name = 'ProviderError';
@@ -164,6 +172,7 @@ export class ProviderError extends Refusal {
     this.nothingMade = more.nothingMade ?? false;
     this.retryAt = more.retryAt;
     this.pending = more.pending ?? false;
+    this.leaseGone = more.leaseGone ?? false;
   }
 }
 

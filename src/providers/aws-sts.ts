@@ -44,11 +44,12 @@ export const awsSts: Provider = {
       name,
       kind: 'aws-sts',
       limits: limitsOf(config),
-      mayOverlap: true,
       unlisted: true,
       check: (grants, signal) => checkAccount(door, readRole, grants as readonly Grant[], signal),
       describe: (grant, signal) => describeGrant(door, readRole, grant as Grant, signal),
       issue: (spec, signal) => issue(door, readRole, spec, signal),
+      /** The same call: AWS knows a lease by the session's name alone, and a denial of that name stops every session that bears it. */
+      another: (spec, signal) => issue(door, readRole, spec, signal),
       inspect: ender.inspect,
       revoke: ender.revoke,
       /** Names nothing, because AWS lists no sessions. Deletes denials that are over, now and then. */

@@ -5,6 +5,7 @@
  * the client library takes two seconds to load.
  */
 import type { Inspected, LeaseRef, Limits, Provider, Target } from '../domain/provider.ts';
+import { another } from './kubernetes-rbac/another.ts';
 import { type Door, openDoor } from './kubernetes-rbac/api.ts';
 import { checkTarget } from './kubernetes-rbac/check.ts';
 import { type Grant, grantInWords, grantSchema, type TargetConfig, targetSchema } from './kubernetes-rbac/config.ts';
@@ -58,6 +59,8 @@ export const kubernetesRbac: Provider = {
         return describeRole(grant as Grant, role);
       },
       issue: (spec, signal) => issue(door, spec, signal),
+      another: (spec, signal) => another(door, spec, signal),
+      opensOwnLogin: (grant) => (grant as Grant).mode === 'user',
       inspect: (ref, signal) => inspect(door, ref, signal),
       revoke: (ref, signal) => revoke(door, ref, signal),
       sweep: (signal) => sweep(door, signal),

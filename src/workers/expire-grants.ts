@@ -39,7 +39,7 @@ export async function runGrantDue(ctx: Small, grantId: string): Promise<void> {
   }
 }
 
-/** Starts scheduled grants whose time has come, ends overlapping leases that are over, and marks requests that lapsed. One that somebody else moved first is passed over. */
+/** Starts scheduled grants whose time has come, ends leases whose own end comes before their grant's, and marks requests that lapsed. One that somebody else moved first is passed over. */
 export async function sweepStartsAndLapses(ctx: Small): Promise<void> {
   const starts = await ctx.db
     .selectFrom('access_grant')
@@ -51,10 +51,12 @@ export async function sweepStartsAndLapses(ctx: Small): Promise<void> {
   for (const { id } of starts) await passing(startGrant(ctx, id));
   const over = await ctx.db
     .selectFrom('lease')
-    .select('id')
-    .where('state', '=', 'live')
-    .where('may_overlap', '=', true)
-    .where('expires_at', '<=', sql<Date>`now()`)
+    .innerJoin('access_grant', 'access_grant.id', 'lease.grant_id')
+    .select('lease.id')
+    .where('lease.state', '=', 'live')
+    .where('lease.expires_at', '<=', sql<Date>`now()`)
+    // One that ends with its grant is ended by the grant.
+    .where('access_grant.ends_at', '>', sql<Date>`now() + interval '5 seconds'`)
     .limit(batch)
     .execute();
   for (const { id } of over) await passing(endOver(ctx, id));

@@ -121,7 +121,7 @@ export async function openAccount() {
       ): Promise<boolean> => {
         const { sessionName = '', role = '' } = issued.connection;
         const name = role.split('/').at(-1) ?? '';
-        const call = asked('AssumeRole').findLast(({ params }) => params.get('RoleSessionName') === sessionName);
+        const call = asked('AssumeRole').findLast(({ params, keyId }) => params.get('RoleSessionName') === sessionName && keyId === issued.handle);
         const found = await readRole(name);
         if (!call || !found) return false;
         return evaluator({

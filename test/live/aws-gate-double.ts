@@ -12,6 +12,8 @@ export interface Call {
   readonly params: URLSearchParams;
   /** Milliseconds since 1970. */
   readonly at: number;
+  /** The access key id that was given back. */
+  keyId?: string | undefined;
 }
 
 /** `once` and `always`: an answer in place of moto's. `stall`: no answer. `lost`: moto does it, and the answer is lost. */
@@ -68,7 +70,8 @@ export async function awsGateDouble(motoUrl: string, rules: Rules): Promise<AwsG
     const body = await textOf(request);
     const params = new URLSearchParams(body);
     const action = params.get('Action') ?? '';
-    calls.push({ action, params, at: Date.now() });
+    const call: Call = { action, params, at: Date.now() };
+    calls.push(call);
     const due = faults.find((one) => one.left > 0 && (one.action === action || one.action === '*'));
     if (due) due.left -= 1;
     if (due?.fault.kind === 'stall') return;
@@ -79,6 +82,7 @@ export async function awsGateDouble(motoUrl: string, rules: Rules): Promise<AwsG
     const { host: _host, 'content-length': _length, connection: _connection, ...headers } = request.headers;
     const passed = await fetch(`${motoUrl}${request.url}`, { method: 'POST', headers: headers as Record<string, string>, body });
     const text = await passed.text();
+    call.keyId = /<AccessKeyId>(\w+)<\/AccessKeyId>/.exec(text)?.[1];
     if (due?.fault.kind === 'lost') return void request.socket.resetAndDestroy();
     response.writeHead(passed.status, { 'content-type': passed.headers.get('content-type') ?? 'text/xml', date: date() });
     response.end(text);

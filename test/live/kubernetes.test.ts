@@ -19,6 +19,7 @@ const subjectOf = (grant: unknown, path: string, more: Partial<ContractSubject>)
   grant: parsed(grant),
   missingGrant: parsed(grants.missing),
   sessions: 'none',
+  another: true,
   async login(issued) {
     const call = () => cluster.asHolder(issued, 'GET', path);
     const answer = await call();

@@ -29,6 +29,8 @@ export interface ContractSubject {
   readonly sessions?: 'none';
   /** The target opens the holder's own login and gives no secret: what an earlier try opened is the same credential. */
   readonly secretless?: boolean;
+  /** The target gives further credentials of a lease that is live. */
+  readonly another?: true;
   /** What ends access at this target when Halligan is dead, run once, as its timer would. */
   reap?(): Promise<void>;
   close(): Promise<void>;
@@ -225,11 +227,51 @@ export function describeProviderContract(name: string, setup: () => Promise<Cont
       expect(await target.check([subject.grant, subject.missingGrant], within(10))).toHaveLength(1);
     });
 
+    test('one more credential of a live lease works beside the earlier one, under the same name, and one revocation ends both', async () => {
+      expect(target.another !== undefined).toBe(subject.another === true);
+      if (!target.another) return;
+      const { lease, issued } = issueFor(60);
+      const made = [await issued, await target.another(lease, within(10)), await subject.connect().another!(lease, within(10))];
+      for (const one of made) {
+        expect(one.handle).toBe(made[0]!.handle);
+        expect(one.expiresAt.getTime()).toBeLessThanOrEqual(lease.endsAt.getTime());
+        const { secret, ...rest } = one;
+        expect(Object.keys(secret)).toEqual(Object.keys(made[0]!.secret));
+        for (const value of Object.values(secret)) expect(JSON.stringify(rest)).not.toContain(value);
+      }
+      for (const name of Object.keys(made[0]!.secret)) expect(new Set(made.map(({ secret }) => secret[name])).size).toBe(made.length);
+      const sessions = await Promise.all(made.map((one) => subject.login(one)));
+      expect(await Promise.all(sessions.map((one) => one.works()))).toEqual([true, true, true]);
+      expect((await target.sweep(within(10))).filter(({ leaseId }) => leaseId === lease.leaseId)).toHaveLength(1);
+      const began = Date.now();
+      await target.revoke(lease, within(20));
+      expect(await Promise.all(sessions.map((one) => one.works()))).toEqual([false, false, false]);
+      for (const one of made) await refused(one);
+      expect((Date.now() - began) / 1_000).toBeLessThanOrEqual(target.limits.newLogin.alive + 1);
+    });
+
+    test('one more credential of a lease that is not there, or is over, is refused by its code and makes nothing', async () => {
+      expect(target.another !== undefined).toBe(subject.another === true);
+      if (!target.another) return;
+      const { lease, issued } = issueFor(60);
+      await issued;
+      await target.revoke(lease, within(20));
+      for (const one of [lease, newLease(subject.grant, 60)]) {
+        expect(await refusalOf(target.another(one, within(10)))).toMatchObject({ code: 'target_failed', leaseGone: true, nothingMade: true });
+        expect(await target.inspect(one, within(10))).toEqual({ state: 'absent' });
+      }
+      const over = issueFor(2);
+      await over.issued;
+      await new Promise((done) => setTimeout(done, over.lease.endsAt.getTime() - Date.now() + 1_100));
+      expect(await refusalOf(target.another(over.lease, within(10)))).toMatchObject({ code: 'target_failed', leaseGone: false, nothingMade: true });
+    });
+
     test('every call ends by its signal', async () => {
       const lease = newLease(subject.grant, 60);
       leases.push(lease);
       const calls: ((signal: AbortSignal) => Promise<unknown>)[] = [
         (signal) => target.issue(lease, signal),
+        ...(target.another ? [(signal: AbortSignal) => target.another!(lease, signal)] : []),
         (signal) => target.inspect(lease, signal),
         (signal) => target.revoke(lease, signal),
         (signal) => target.sweep(signal),

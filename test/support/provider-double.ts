@@ -7,6 +7,8 @@ import type { Gone, Issued, LeaseRef, LeaseSpec, Provider, Target } from '../../
 /** What a test may put in the way. Each gets the real call and decides when, and whether, it happens. */
 export interface Faults {
   issue?: ((real: (spec?: LeaseSpec) => Promise<Issued>, spec: LeaseSpec, signal: AbortSignal) => Promise<Issued>) | undefined;
+  /** Set: the target gives further credentials of a live lease, and this is the call. `real` makes the login of that name anew, which keeps its handle. */
+  another?: ((real: () => Promise<Issued>, spec: LeaseSpec, signal: AbortSignal) => Promise<Issued>) | undefined;
   revoke?: ((real: () => Promise<Gone>, ref: LeaseRef, signal: AbortSignal) => Promise<Gone>) | undefined;
 }
 
@@ -20,6 +22,10 @@ export const providerDouble = (real: Provider, faultsOf: (target: string) => Fau
       issue: (spec, signal) => {
         const call = (other = spec) => target.issue(other, signal);
         return faultsOf(name).issue?.(call, spec, signal) ?? call();
+      },
+      get another() {
+        const { another } = faultsOf(name);
+        return another && ((spec: LeaseSpec, signal: AbortSignal) => another(() => target.issue(spec, signal), spec, signal));
       },
       revoke: (ref, signal) => {
         const call = () => target.revoke(ref, signal);

@@ -17,13 +17,15 @@ import { about, clock, secondsUntil } from '../words.ts';
 
 const claimDeadlineMs = 15_000;
 
+/** Kinds of target where a claim of what is claimed already gives one more credential of the same login; elsewhere it replaces the login. */
+const givesAnother: readonly string[] = ['aws-sts', 'kubernetes-rbac'];
+
 /** Claims a login for an entitlement's name or a grant's id. */
 async function claim(terminal: Terminal, client: Client, given: string, wanted?: string): Promise<{ claim: WireClaim; grant: WireGrant }> {
   const grant = await activeGrant(client, given);
   const entitlement = looksLikeId('gnt', given) ? onlyOne(grant, wanted) : given;
   if (grant.state !== 'active') throw closedFault(grant, entitlement);
-  // AWS sessions may live side by side; anything else replaces what was claimed before.
-  const earlier = grant.leases.find((lease) => lease.entitlement === entitlement && lease.state === 'live' && lease.kind !== 'aws-sts');
+  const earlier = grant.leases.find((lease) => lease.entitlement === entitlement && lease.state === 'live' && !givesAnother.includes(lease.kind));
   if (earlier)
     say(terminal, `This replaces the login claimed at ${clock(earlier.createdAt, new Date(grant.readAt))} UTC; what is still open with that one is cut.`);
   const made = await client.post<WireClaim>(`/grants/${grant.id}/leases`, { entitlement }, { deadlineMs: claimDeadlineMs });
@@ -101,7 +103,10 @@ async function credsToFile(
   return exit.ok;
 }
 
-/** Prints what an AWS SDK reads from a `credential_process`, or the lines for `~/.aws/config` that make it do so. */
+/**
+ * Prints what an AWS SDK reads from a `credential_process`, or the lines for `~/.aws/config` that make it do so. Each call
+ * claims: the first makes the lease, every further one gives new keys of the same lease, and those given before go on.
+ */
 export async function aws(terminal: Terminal, given: string, options: { profile?: boolean; reveal?: boolean; entitlement?: string }): Promise<number> {
   if (options.profile) {
     putRaw(terminal, `[profile ${line(given)}]\ncredential_process = halligan aws ${shellWord(given)}\n`);
@@ -117,7 +122,11 @@ export async function aws(terminal: Terminal, given: string, options: { profile?
   return exit.ok;
 }
 
-/** Opens a cluster: prints a kubeconfig of its own, which holds no secret, or with `exec` what kubectl reads from an exec plugin. */
+/**
+ * Opens a cluster: prints a kubeconfig of its own, which holds no secret, or with `exec` what kubectl reads from an exec
+ * plugin. Each call claims: the first makes the lease, every further one gives one more token of the same lease, so that a
+ * `kubectl logs -f` goes on beside another kubectl.
+ */
 export async function kube(terminal: Terminal, given: string, options: { exec?: boolean; user?: string; entitlement?: string }): Promise<number> {
   if (options.exec && terminal.stdout.isTTY)
     throw usage(`Refusing to print a token on a terminal: kubectl calls this. Use  halligan kube ${shellWord(given)} > FILE  and  kubectl --kubeconfig FILE …`);

@@ -37,7 +37,8 @@ export const grantRoutes = [
   route({
     method: 'post',
     path: '/grants/:id/leases',
-    summary: 'Claim a credential. The one answer that carries a secret; a second claim replaces the first',
+    summary:
+      'Claim a credential. The one answer that carries a secret; a second claim gives one more credential of the same login where the target can, and replaces the login where it cannot',
     auth: 'person',
     params: one,
     body: z.strictObject({ entitlement: z.string().min(1).max(63) }),

@@ -47,6 +47,12 @@ export async function heldOf(door: Door, ref: Pick<LeaseRef, 'leaseId'>, signal:
   return find(door, signal, byName, byLabel);
 }
 
+/** The Secrets and service accounts of this lease, which live in `tokenNamespace`; none where the target has no such. */
+export async function tokensOf(door: Door, ref: Pick<LeaseRef, 'leaseId'>, signal: AbortSignal): Promise<readonly Held[]> {
+  const found = await Promise.all(tokenJobs(door).map(([kind, list]) => listAll(door, signal, kind, list, { labelSelector: `${leaseLabel}=${ref.leaseId}` })));
+  return found.flatMap(({ held }) => held);
+}
+
 /** Everything that bears our marker, of every lease. */
 export async function everyHeld(door: Door, signal: AbortSignal): Promise<Found> {
   const { held, at } = await find(door, signal, { labelSelector: leaseLabel }, { labelSelector: leaseLabel });
@@ -55,16 +61,22 @@ export async function everyHeld(door: Door, signal: AbortSignal): Promise<Found>
 
 type Selector = Omit<Page, 'limit' | '_continue'>;
 
+function tokenJobs(door: Door): [HeldKind, Lister][] {
+  const { tokenNamespace: namespace } = door.config;
+  if (namespace === undefined) return [];
+  return [
+    ['Secret', (apis, page) => apis.core.listNamespacedSecretWithHttpInfo({ namespace, ...page })],
+    ['ServiceAccount', (apis, page) => apis.core.listNamespacedServiceAccountWithHttpInfo({ namespace, ...page })],
+  ];
+}
+
 async function find(door: Door, signal: AbortSignal, bindings: Selector, rest: Selector): Promise<Found> {
-  const { namespaces, tokenNamespace } = door.config;
+  const { namespaces } = door.config;
   const jobs: [HeldKind, Lister, Selector][] = [['ClusterRoleBinding', (apis, page) => apis.rbac.listClusterRoleBindingWithHttpInfo(page), bindings]];
   if (namespaces === undefined) jobs.push(['RoleBinding', (apis, page) => apis.rbac.listRoleBindingForAllNamespacesWithHttpInfo(page), bindings]);
   for (const namespace of new Set(namespaces ?? []))
     jobs.push(['RoleBinding', (apis, page) => apis.rbac.listNamespacedRoleBindingWithHttpInfo({ namespace, ...page }), bindings]);
-  if (tokenNamespace !== undefined) {
-    jobs.push(['Secret', (apis, page) => apis.core.listNamespacedSecretWithHttpInfo({ namespace: tokenNamespace, ...page }), rest]);
-    jobs.push(['ServiceAccount', (apis, page) => apis.core.listNamespacedServiceAccountWithHttpInfo({ namespace: tokenNamespace, ...page }), rest]);
-  }
+  for (const [kind, list] of tokenJobs(door)) jobs.push([kind, list, rest]);
   const found = await Promise.all(jobs.map(([kind, list, selector]) => listAll(door, signal, kind, list, selector)));
   return { held: found.flatMap(({ held }) => held), at: found.reduce<Date | null>((latest, { at }) => (at && (!latest || at > latest) ? at : latest), null) };
 }

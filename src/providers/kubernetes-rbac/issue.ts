@@ -18,30 +18,43 @@ import { mustBeGivable, readRole } from './roles.ts';
 export const shortestTokenSeconds = 600;
 
 const group = 'rbac.authorization.k8s.io';
-type Binding = V1RoleBinding | V1ClusterRoleBinding;
-type Subject = { kind: 'User'; apiGroup: string; name: string } | { kind: 'ServiceAccount'; namespace: string; name: string };
+export type Binding = V1RoleBinding | V1ClusterRoleBinding;
+export type Subject = { kind: 'User'; apiGroup: string; name: string } | { kind: 'ServiceAccount'; namespace: string; name: string };
 
 /** Whether something may have been made: true from the first call whose outcome is not a plain refusal. */
-interface Trace {
+export interface Trace {
   maybe: boolean;
 }
 
 /** Makes the credential, or adopts what an earlier try under this very name made. */
-export async function issue(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<Issued> {
+export const issue = (door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<Issued> => tracing((trace) => make(door, spec, trace, signal));
+
+/** Runs `work` and says of its failure whether anything can have been made. */
+export async function tracing(work: (trace: Trace) => Promise<Issued>): Promise<Issued> {
   const trace: Trace = { maybe: false };
   try {
-    return await make(door, spec, trace, signal);
+    return await work(trace);
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     throw new ProviderError(error.code as ConstructorParameters<typeof ProviderError>[0], error.message, {
       ...(error.next === undefined ? {} : { next: error.next }),
       ...(error.retryAt === undefined ? {} : { retryAt: error.retryAt }),
       nothingMade: !trace.maybe,
+      leaseGone: error.leaseGone,
     });
   }
 }
 
 async function make(door: Door, spec: LeaseSpec, trace: Trace, signal: AbortSignal): Promise<Issued> {
+  const { at, user } = await mayBeGiven(door, spec, signal);
+  const token = user === undefined ? await makeToken(door, spec, trace, at, signal) : undefined;
+  const { binding, first } = await bind(door, spec, subjectOf(door, user, token?.account), trace, signal);
+  if (token && !first) await removeEarlier(door, spec, token.account, signal);
+  return issuedBy(door, spec, binding, user, token);
+}
+
+/** Throws when the target's block, the role as it is now or the clock speaks against it. `user`: the name of the person at the cluster, in `mode: user`. */
+export async function mayBeGiven(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<{ at: Date | null; user: string | undefined }> {
   const grant = spec.grant as Grant;
   mustBeConfigured(door, grant);
   const user = grant.mode === 'user' ? userOf(door, spec) : undefined;
@@ -49,13 +62,16 @@ async function make(door: Door, spec: LeaseSpec, trace: Trace, signal: AbortSign
   mustBeGivable(door, grant, role);
   if (role.at && role.at >= spec.endsAt)
     throw new ProviderError('target_failed', `${door.name}: by the API server's clock (${role.at.toISOString()}) the grant is already over.`);
-  const token = user === undefined ? await makeToken(door, spec, trace, role.at, signal) : undefined;
-  const subject: Subject =
-    user === undefined
-      ? { kind: 'ServiceAccount', namespace: door.config.tokenNamespace ?? '', name: token?.account ?? '' }
-      : { kind: 'User', apiGroup: group, name: user };
-  const { binding, first } = await bind(door, spec, subject, trace, signal);
-  if (token && !first) await removeEarlier(door, spec, token.account, signal);
+  return { at: role.at, user };
+}
+
+/** Who is bound: the person, or the lease's service account. */
+export const subjectOf = (door: Door, user: string | undefined, account = ''): Subject =>
+  user === undefined ? { kind: 'ServiceAccount', namespace: door.config.tokenNamespace ?? '', name: account } : { kind: 'User', apiGroup: group, name: user };
+
+/** What the holder is told: the earlier end of the binding's and the token's counts. */
+export async function issuedBy(door: Door, spec: LeaseSpec, binding: Binding, user: string | undefined, token: Token | undefined): Promise<Issued> {
+  const grant = spec.grant as Grant;
   const until = untilOf(binding.metadata);
   if (!until) throw new ProviderError('target_failed', `${door.name} gave back a binding without an end.`);
   const expiresAt = token && token.expiresAt < until ? token.expiresAt : until;
@@ -110,7 +126,7 @@ function userOf(door: Door, spec: LeaseSpec): string {
   return name;
 }
 
-interface Token {
+export interface Token {
   readonly account: string;
   readonly token: string;
   readonly expiresAt: Date;
@@ -137,8 +153,21 @@ async function makeTokenOnce(door: Door, spec: LeaseSpec, trace: Trace, at: Date
   const secret = await create(door, trace, 'making the Secret', signal, (apis) =>
     apis.core.createNamespacedSecretWithHttpInfo({ namespace, body: { metadata, type: 'Opaque' } }),
   );
+  return askForToken(door, spec, { name, uid: secret.data.metadata?.uid ?? '' }, trace, at, signal);
+}
+
+/** A token of the service account that is called like this Secret, bound to it. */
+export async function askForToken(
+  door: Door,
+  spec: LeaseSpec,
+  { name, uid }: { name: string; uid: string },
+  trace: Trace,
+  at: Date | null,
+  signal: AbortSignal,
+): Promise<Token> {
+  const namespace = door.config.tokenNamespace ?? '';
   const seconds = Math.ceil((spec.endsAt.getTime() - (at ?? new Date()).getTime()) / 1_000);
-  const boundObjectRef = { kind: 'Secret', apiVersion: 'v1', name, uid: secret.data.metadata?.uid ?? '' };
+  const boundObjectRef = { kind: 'Secret', apiVersion: 'v1', name, uid };
   const body = { spec: { audiences: [], expirationSeconds: Math.max(shortestTokenSeconds, seconds), boundObjectRef } };
   const { data } = await create(door, trace, 'asking for a token', signal, (apis) =>
     apis.core.createNamespacedServiceAccountTokenWithHttpInfo({ name, namespace, body }),
@@ -162,13 +191,8 @@ async function create<T>(door: Door, trace: Trace, doing: string, signal: AbortS
 
 /** The binding of this lease, to this role and for this subject. One that an earlier try left is taken over when it is the same, otherwise replaced. */
 async function bind(door: Door, spec: LeaseSpec, subject: Subject, trace: Trace, signal: AbortSignal): Promise<{ binding: Binding; first: boolean }> {
-  const grant = spec.grant as Grant;
-  const { namespace } = grant;
-  const body = {
-    metadata: { name: nameOf(spec.leaseId), ...(namespace === undefined ? {} : { namespace }), ...markerOf(spec) },
-    roleRef: { apiGroup: group, ...roleOf(grant) },
-    subjects: [subject],
-  };
+  const { namespace } = spec.grant as Grant;
+  const body = bindingOf(spec, subject);
   const send = (apis: Apis): Promise<HttpInfo<Binding>> =>
     namespace === undefined ? apis.rbac.createClusterRoleBindingWithHttpInfo({ body }) : apis.rbac.createNamespacedRoleBindingWithHttpInfo({ namespace, body });
   for (let tries = 1; ; tries += 1) {
@@ -177,7 +201,7 @@ async function bind(door: Door, spec: LeaseSpec, subject: Subject, trace: Trace,
     } catch (error) {
       if (factsOf(error).status !== 409 || tries >= 3) throw error;
     }
-    const there = await readBinding(door, spec, namespace, signal);
+    const there = await readBinding(door, spec, signal);
     if (!there) continue;
     if (leaseIn(there.metadata) !== spec.leaseId)
       throw new ProviderError('target_forbids', `${door.name} already has a binding ${nameOf(spec.leaseId)} that is not this lease's.`);
@@ -188,7 +212,18 @@ async function bind(door: Door, spec: LeaseSpec, subject: Subject, trace: Trace,
   }
 }
 
-async function readBinding(door: Door, spec: LeaseSpec, namespace: string | undefined, signal: AbortSignal): Promise<Binding | undefined> {
+function bindingOf(spec: LeaseSpec, subject: Subject) {
+  const grant = spec.grant as Grant;
+  return {
+    metadata: { name: nameOf(spec.leaseId), ...(grant.namespace === undefined ? {} : { namespace: grant.namespace }), ...markerOf(spec) },
+    roleRef: { apiGroup: group, ...roleOf(grant) },
+    subjects: [subject],
+  };
+}
+
+/** The binding under the lease's name, whosever it is. */
+export async function readBinding(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<Binding | undefined> {
+  const { namespace } = spec.grant as Grant;
   const fieldSelector = `metadata.name=${nameOf(spec.leaseId)}`;
   const list = (apis: Apis): Promise<HttpInfo<{ items: Binding[] }>> =>
     namespace === undefined
@@ -207,6 +242,10 @@ const asHeld = ({ metadata = {} }: Binding, namespace: string | undefined): Held
   finalizers: metadata.finalizers ?? [],
   meta: metadata,
 });
+
+/** Whether the binding is this lease's, is not going, and gives exactly what it was made for to this subject. */
+export const isWhole = (there: Binding, spec: LeaseSpec, subject: Subject): boolean =>
+  leaseIn(there.metadata) === spec.leaseId && !there.metadata?.deletionTimestamp && same(there, bindingOf(spec, subject));
 
 /** Whether the binding gives exactly this: one subject, this role, this end. */
 function same(

@@ -4,7 +4,7 @@ import { decideRequest } from '../../commands/decide-request.ts';
 import { decideInput, parse } from '../../commands/inputs.ts';
 import { storyOf } from '../../db/read-models/audit-events.ts';
 import { limitsOf } from '../../db/read-models/entitlements.ts';
-import { readGrant } from '../../db/read-models/grants.ts';
+import { type LeaseView, readGrant } from '../../db/read-models/grants.ts';
 import { type RequesterView, readRequester } from '../../db/read-models/requester.ts';
 import { type EntitlementView, type RequestView, readRequest } from '../../db/read-models/requests.ts';
 import { isRefusal, type Refusal } from '../../domain/errors.ts';
@@ -106,14 +106,32 @@ function useIt(view: View, request: RequestView): Part {
   if (grant?.state !== 'active') return '';
   return html`<h2 id="use">Use it</h2><table><tbody>${request.entitlements.map((entitlement) => {
     const lease = grant.leases.find((one) => one.entitlement === entitlement.name && one.state === 'live');
-    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">claiming again makes a new login and ${becomesOf(view, entitlement.target)}</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan ${commandOf[entitlement.kind] ?? 'creds'} ${entitlement.name}</code> needs no copying.</span></td>
-<td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
+    const own = opensOwnLogin(view, entitlement.name);
+    return html`<tr><td>${entitlement.name}<span class="under">${entitlement.opens}</span></td><td>${own ? ownLogin(entitlement, lease, grant.endsAt) : madeLogin(view, entitlement, lease)}</td>
+<td class="act"><form class="inline" method="post" action="/grants/${grant.id}/claim">${csrfField(view.csrf)}<button class="${lease ? '' : 'first'}" name="entitlement" value="${entitlement.name}">${own ? (lease ? 'Open again' : 'Open it') : lease ? 'Claim again' : 'Claim a login'}</button></form></td></tr>`;
   })}</tbody></table>`;
 }
 
+const opensOwnLogin = ({ ctx }: View, name: string): boolean => {
+  const entitlement = ctx.policy.entitlements.get(name);
+  return entitlement !== undefined && (ctx.targets.get(entitlement.target)?.opensOwnLogin?.(entitlement.grant) ?? false);
+};
+
+const madeLogin = (view: View, { name, kind, target }: EntitlementView, lease: LeaseView | undefined): Part =>
+  html`${lease ? html`${leaseState(lease, new Date())} <code>${lease.handle}</code><span class="under">${claimingAgain(view, target)}</span>` : html`<span class="soft">no login yet</span><span class="under">it is shown once, to you only</span>`}<span class="under">In a terminal: <code>halligan ${commandOf[kind] ?? 'creds'} ${name}</code> needs no copying.</span>`;
+
+/** Nothing is shown and nothing is copied: the holder goes on as who they are there, until the end. */
+function ownLogin({ name, kind, target }: EntitlementView, lease: LeaseView | undefined, endsAt: Date): Part {
+  const now = new Date();
+  const as = kind === 'kubernetes-rbac' ? html`<code>kubectl</code> as yourself` : html`your own login`;
+  return html`${lease ? html`${leaseState(lease, now)}<span class="under">use ${as} at ${target}, until ${time(lease.expiresAt, now)}; there is nothing to copy</span>` : html`<span class="soft">not open yet</span><span class="under">once it is open, use ${as} at ${target}, until ${time(endsAt, now)}; there is nothing to copy</span>`}${kind === 'kubernetes-rbac' ? html`<span class="under">In a terminal: <code>halligan kube ${name} --user NAME</code> opens it and writes a kubeconfig with the name of your own user there.</span>` : ''}`;
+}
+
 /** What a second claim does to what the first one gave. */
-const becomesOf = (view: View, target: string): string =>
-  view.ctx.targets.get(target)?.mayOverlap ? 'leaves the earlier one to its own end' : 'ends this one';
+const claimingAgain = (view: View, target: string): string =>
+  view.ctx.targets.get(target)?.another
+    ? 'claiming again makes one more credential of this login; the earlier one goes on'
+    : 'claiming again makes a new login and ends this one';
 
 const claimedNote = (view: View, claimed: Claimed): Part => (Object.keys(claimed.issued.secret).length === 0 ? openedNote(claimed) : secretNote(view, claimed));
 
@@ -142,7 +160,7 @@ function secretNote(view: View, claimed: Claimed): Part {
     ...open,
     ...Object.entries(secret).map(([name, value]): [string, string, boolean] => [inWords(name), value, true]),
   ];
-  return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; claiming again makes a new login and ${becomesOf(view, claimed.target)}. It ends at ${time(claimed.expiresAt, new Date())}.
+  return html`<div class="note secret-note" id="secret"><strong>This is shown once.</strong> Copy it now; ${claimingAgain(view, claimed.target)}. It ends at ${time(claimed.expiresAt, new Date())}.
 <dl class="secret">${rows.map(([name, value, masked]) => html`<dt>${name}</dt><dd>${masked ? html`<span class="mask" tabindex="0" data-secret>${value}</span>` : value}</dd><dd><button type="button" data-copy="${value}" hidden>Copy</button></dd>`)}</dl>
 <p class="soft">What is blurred is readable while it is pointed at or focused.${commandOf[claimed.kind] ? html` In a terminal <code>halligan ${commandOf[claimed.kind]} ${claimed.entitlement}</code> needs no copying.` : ''}</p></div>`;
 }
