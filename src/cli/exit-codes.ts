@@ -60,6 +60,13 @@ const codes: Record<ErrorCode, number> = {
   target_missing_role: exit.error,
   target_timeout: exit.error,
   target_unreachable: exit.error,
+  alias_taken: exit.error,
+  delivery_not_repeatable: exit.error,
+  groups_stale: exit.notLoggedIn,
+  link_code_invalid: exit.error,
+  slack_may_not_decide: exit.notEligible,
+  slack_refused: exit.error,
+  step_up_required: exit.notLoggedIn,
   too_many_pending: exit.error,
 };
 

@@ -4,12 +4,13 @@
  * events and outbox rows are inserted last, in one statement, and all of it commits together or not at all.
  * No network call belongs in here.
  */
-import { sql, type Transaction } from 'kysely';
+import { type Insertable, sql, type Transaction } from 'kysely';
 import { prepared } from '../db/pool.ts';
-import type { Schema } from '../db/schema.ts';
+import type { NoticeTable, Schema } from '../db/schema.ts';
 import { type AuditActor, type AuditEvent, auditLine } from '../domain/audit-event.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
 import { newId } from '../domain/ids.ts';
+import { isTold } from '../domain/notice.ts';
 import type { Ctx, PersonActor } from './context.ts';
 
 /** A duty of Halligan itself, by the name of its worker. */
@@ -40,7 +41,7 @@ export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { s
  * three times. A broken constraint becomes the refusal of the rule that it is named after.
  */
 export async function commit<T>(
-  ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>,
+  ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells'>,
   actor: Actor,
   body: (tx: Tx) => Promise<T>,
   refused?: (refusal: Refusal) => Omit<AuditEvent, 'actor'>,
@@ -61,7 +62,7 @@ export async function commit<T>(
   }
 }
 
-async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
+async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
   const events: AuditEvent[] = [];
   const messages: OutboxMessage[] = [];
   const result = await ctx.db.transaction().execute(async (trx) => {
@@ -72,7 +73,7 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, bod
       witness: (event) => void events.push({ ...event, actor: auditActor(actor) }),
       send: (message) => void messages.push(message),
     });
-    await writeDown(trx, now, events, messages);
+    await writeDown(trx, now, events, messages, ctx.tells ? events.flatMap(noticeOf) : []);
     return value;
   });
   const requests = [...new Set(events.flatMap((event) => event.request ?? []))];
@@ -80,9 +81,23 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, actor: Actor, bod
   return result;
 }
 
-/** Inserts the events and the outbox rows: one round trip, and one statement that is as plain as it can be. */
-async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[]): Promise<void> {
+type NewNotice = Pick<Insertable<NoticeTable>, 'type' | 'request_id' | 'grant_id' | 'lease_id'>;
+
+/** What people are told of is written down with it: a message that must be sent is never lost, and none is sent of what did not happen. */
+const noticeOf = ({ type, request, grant, lease }: AuditEvent): NewNotice[] =>
+  request && isTold(type) ? [{ type, request_id: request, grant_id: grant ?? null, lease_id: lease ?? null }] : [];
+
+/** Inserts the notices, the events and the outbox rows; the last two in one round trip, and in a statement that is as plain as it can be. */
+async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[], notices: NewNotice[]): Promise<void> {
   if (events.length === 0 && messages.length === 0) return;
+  if (notices.length > 0) {
+    // In one transaction the ids rise in the order of the events: what came first is told first.
+    const ids = notices.map(() => newId('notice', now.getTime())).sort();
+    await trx
+      .insertInto('notice')
+      .values(notices.map((notice, index) => ({ ...notice, id: ids[index] ?? '' })))
+      .execute();
+  }
   // In one transaction the ids rise in the order of the events, so that lists by id read like the story.
   const ids = events.map(() => newId('event', now.getTime())).sort();
   const rows = events.map((event, index) => {

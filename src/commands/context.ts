@@ -11,10 +11,13 @@ import type { Target } from '../domain/provider.ts';
 export interface PersonActor extends Member {
   readonly name: string;
   /** `device` logins may ask and claim, but not decide. */
-  readonly via: 'web' | 'cli' | 'device' | 'api';
+  readonly via: 'web' | 'cli' | 'device' | 'api' | 'slack';
   /** The session or token, so that it can be ended. Public id. */
   readonly loginId: string;
+  /** When they last proved who they are at the identity provider (`auth_time`). The beginning of time for Slack, which proves nothing of the kind. */
   readonly authAt: Date;
+  /** How they proved it (`acr`), where the provider said so. */
+  readonly acr?: string | null;
 }
 
 /** The loaded policy, replaced whole when the config changes. */
@@ -33,4 +36,6 @@ export interface Ctx {
   readonly log: Logger;
   /** Told after each commit what it changed, so that nobody has to wait for a sweep. */
   readonly nudge: (change?: Change) => void;
+  /** Whether anybody is to be told of what happens, by Slack, mail or a webhook. Without a place to tell it, nothing is written down for it. */
+  readonly tells?: boolean;
 }

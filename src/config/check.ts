@@ -57,7 +57,7 @@ export function checkEntitlements(raw: Record<string, unknown>, providers: Reado
     if (provider && grant && !grant.success) for (const issue of grant.error.issues) report(issue, [...at, 'grant'], provider.grantSchema, fault);
     const parsed = entitlementSchema.safeParse(block);
     if (!parsed.success) continue;
-    const { maxDuration, decideWithin, breakGlass, review, ...rest } = parsed.data;
+    const { maxDuration, decideWithin, breakGlass, review, stepUp, slackDecision, notify: _, ...rest } = parsed.data;
     const everyApprover = {
       groups: [...new Set(rest.approval.flatMap((rule) => rule.of.groups))],
       subjects: [...new Set(rest.approval.flatMap((rule) => rule.of.subjects))],
@@ -72,6 +72,8 @@ export function checkEntitlements(raw: Record<string, unknown>, providers: Reado
       decideWithinSeconds: decideWithin,
       breakGlass: breakGlass ? { eligible: breakGlass.eligible, maxDurationSeconds: breakGlass.maxDuration } : null,
       review: { of: review.of ?? everyApprover, withinSeconds: review.within },
+      ...(stepUp ? { stepUp: { maxAgeSeconds: stepUp.maxAge, ...(stepUp.acr === undefined ? {} : { acr: stepUp.acr }) } } : {}),
+      ...(slackDecision ? { slackDecision } : {}),
     };
     checkPolicy(entitlement, at, fault);
     if (grant?.success) entitlements.set(name, entitlement);

@@ -12,11 +12,12 @@ import { checkEntitlements, checkServer, checkTargets, type ProviderLoader, type
 import { ConfigError, type ConfigFault, report } from './faults.ts';
 import { configSchema, type RawConfig } from './schema.ts';
 import { type SecretRef, secretRef } from './secrets.ts';
+import { readTell, type TellConfig, type tellSchema } from './tell.ts';
 
 export type { TargetConfig } from './check.ts';
 export { ConfigError, type ConfigFault } from './faults.ts';
 
-export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'database' | 'login'> {
+export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'database' | 'login' | keyof typeof tellSchema> {
   readonly file: string;
   readonly database: {
     url: string;
@@ -27,6 +28,8 @@ export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'da
   readonly login: Omit<RawConfig['login'], 'clientSecretFile' | 'clientSecretEnv'> & { clientSecret: SecretRef | undefined };
   readonly targets: ReadonlyMap<string, TargetConfig>;
   readonly entitlements: ReadonlyMap<string, Entitlement>;
+  /** How people are told. */
+  readonly tell: TellConfig;
 }
 
 /** The config file's path: `--config`, then `HALLIGAN_CONFIG`, then `config/halligan.yaml`. */
@@ -69,16 +72,18 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   const { targets, providers } = await checkTargets(raw, providerOf, fault);
   const entitlements = checkEntitlements(raw, providers, fault);
   checkServer(raw, fault);
-  if (faults.length > 0 || !parsed.success)
+  const folder = dirname(file);
+  const ladders = new Map(Object.entries(parsed.data?.entitlements ?? {}).map(([name, block]) => [name, block.notify]));
+  const tell = parsed.success ? readTell(parsed.data, ladders, folder, fault) : undefined;
+  if (faults.length > 0 || !parsed.success || !tell)
     throw new ConfigError(
       file,
       faults.sort((a, b) => (a.line ?? 0) - (b.line ?? 0)),
     );
 
-  const folder = dirname(file);
-  const { database, login, audit } = parsed.data;
+  const { database, login, audit, slack: _, email: __, webhooks: ___, notify: ____, ...rest } = parsed.data;
   return {
-    ...parsed.data,
+    ...rest,
     file,
     audit: { signingKeyFile: resolve(folder, audit.signingKeyFile), checkpoints: { directory: resolve(folder, audit.checkpoints.directory) } },
     database: {
@@ -90,6 +95,7 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
     login: { ...login, clientSecret: secretRef(login, 'clientSecret', folder) },
     targets,
     entitlements,
+    tell,
   };
 }
 

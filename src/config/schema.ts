@@ -1,25 +1,9 @@
 /** The form of the config file. Blocks are strict, secrets come by reference, durations are written as people write them. */
 import { z } from 'zod';
-import { parseDuration } from '../domain/duration.ts';
-import { isRefusal } from '../domain/errors.ts';
+import { duration } from './duration.ts';
+import { routeSchema, tellSchema } from './tell.ts';
 
 const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has lower-case letters, digits and dashes, at most 63, and starts with a letter or digit');
-
-/** A duration such as `90m`; gives seconds. */
-export const duration = z
-  .string({
-    error: ({ input }) =>
-      typeof input === 'number' ? `${input} is not a duration, because nobody can know its unit: say ${input}s, ${input}m or 1h30m` : undefined,
-  })
-  .describe('A duration: 90s, 90m, 1h30m, 2d or PT1H30M. A bare number is refused.')
-  .transform((text, context) => {
-    try {
-      return parseDuration(text);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: isRefusal(error) ? error.message : 'not a duration' });
-      return z.NEVER;
-    }
-  });
 
 const people = z
   .strictObject({
@@ -44,6 +28,15 @@ export const entitlementSchema = z.strictObject({
   decideWithin: duration.prefault('30m').describe('How long a request waits before it lapses; 30m unless set.'),
   breakGlass: z.strictObject({ eligible: people, maxDuration: duration }).optional(),
   review: z.strictObject({ of: people.optional(), within: duration.prefault('2d') }).prefault({}),
+  stepUp: z
+    .strictObject({
+      maxAge: duration.describe('The longest since the person last proved who they are at the identity provider.'),
+      acr: z.string().min(1).max(200).optional().describe('The class of proof that the provider must name (its acr claim).'),
+    })
+    .optional()
+    .describe('How fresh a login must be to ask for it, to decide on it and to break its glass.'),
+  slackDecision: z.enum(['notify', 'allow', 'allow-with-step-up']).optional().describe('What Slack may do about a request; notify unless set.'),
+  notify: routeSchema.optional().describe('Whom to tell of a request, step by step; notify at the top of the file unless set.'),
 });
 
 const listen = z
@@ -84,6 +77,8 @@ export const configSchema = z.strictObject({
     groupsClaim: z.string().min(1).default('groups'),
     nameClaim: z.string().min(1).default('name'),
     scopes: z.array(z.string()).default(['openid', 'profile']),
+    emailClaim: z.string().min(1).default('email').describe('Where mail for a person goes. It is never used to tell who somebody is.'),
+    groupsMaxAge: duration.prefault('15m').describe('A decision or break-glass that rests on groups read longer ago reads them again first.'),
   }),
   audit: z.strictObject({
     signingKeyFile: z.string().min(1),
@@ -93,6 +88,7 @@ export const configSchema = z.strictObject({
     .strictObject({ auditors: people.prefault({}), admins: people.prefault({}) })
     .prefault({})
     .describe('Who may read the whole log, and who may end any grant.'),
+  ...tellSchema,
   limits: z.strictObject({ pendingPerPerson: z.int().min(1).max(1_000).default(20) }).prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   targets: z.record(name, z.looseObject({ kind: z.string().min(1) })),

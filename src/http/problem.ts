@@ -47,6 +47,13 @@ export const statusOf: Record<ErrorCode, number> = {
   target_missing_role: 502,
   target_timeout: 504,
   target_unreachable: 502,
+  alias_taken: 409,
+  delivery_not_repeatable: 409,
+  groups_stale: 401,
+  link_code_invalid: 400,
+  slack_may_not_decide: 403,
+  slack_refused: 401,
+  step_up_required: 401,
   too_many_pending: 429,
 };
 

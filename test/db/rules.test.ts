@@ -119,6 +119,17 @@ const good = {
   audit_leaf: async (db: Db): Promise<Row> => ({ index: nextIndex++, event_id: (await made(db, 'audit_event'))['id'], hash: randomBytes(32) }),
   audit_node: async (_: Db): Promise<Row> => ({ level: 8, index: nextIndex++, hash: randomBytes(32) }),
   audit_checkpoint: async (_: Db): Promise<Row> => ({ size: ++nextIndex, root: randomBytes(32), note: 'x' }),
+  alias: async (db: Db): Promise<Row> => ({ kind: 'slack', workspace: 'T01', account: newId('person'), person_id: (await made(db, 'person'))['id'] }),
+  link_code: async (db: Db): Promise<Row> => ({ code_hash: randomBytes(32), person_id: (await made(db, 'person'))['id'], expires_at: inMinutes(9) }),
+  draft: async (db: Db): Promise<Row> => ({ handle_hash: randomBytes(32), person_id: (await made(db, 'person'))['id'], form: '{}', expires_at: inMinutes(15) }),
+  slack_handle: async (_: Db): Promise<Row> => ({ handle_hash: randomBytes(32), purpose: 'decide', expires_at: inMinutes(15) }),
+  slack_call: async (_: Db): Promise<Row> => ({ signature_hash: randomBytes(32) }),
+  notice: async (db: Db): Promise<Row> => ({ id: newId('notice'), type: 'request.submitted', request_id: (await made(db, 'request'))['id'] }),
+  delivery: async (db: Db): Promise<Row> => {
+    const notice = await made(db, 'notice');
+    const to = { channel: 'slack', form: 'card', address: 'C01', state: 'waiting', next_try_at: inMinutes(0) };
+    return { id: newId('delivery'), notice_id: notice['id'], request_id: notice['request_id'], ...to };
+  },
 };
 type Table = keyof typeof good;
 let nextIndex = 1;
@@ -288,6 +299,47 @@ const breaks: Break[] = [
   ...badly('audit_checkpoint_not_empty', 'audit_checkpoint', { size: 0 }, { size: -1 }),
   twice('audit_checkpoint_pkey', 'audit_checkpoint', 'size'),
 
+  ...badly('alias_kind_known', 'alias', { kind: 'mail' }),
+  twice('alias_is_one_person', 'alias', 'kind', 'workspace', 'account'),
+  twice('alias_once_per_person', 'alias', 'kind', 'workspace', 'person_id'),
+  unknownRef('alias_person_id_fkey', 'alias', 'person_id', 'person'),
+  ...badly('link_code_lasts_ten_minutes_at_most', 'link_code', { expires_at: inMinutes(11) }),
+  twice('link_code_pkey', 'link_code', 'code_hash'),
+  unknownRef('link_code_person_id_fkey', 'link_code', 'person_id', 'person'),
+  ...badly('draft_lasts_an_hour_at_most', 'draft', { expires_at: inMinutes(61) }),
+  twice('draft_pkey', 'draft', 'handle_hash'),
+  unknownRef('draft_person_id_fkey', 'draft', 'person_id', 'person'),
+  ...badly('slack_handle_purpose_known', 'slack_handle', { purpose: 'open' }),
+  ...badly('slack_handle_of_a_dialog_is_somebodys', 'slack_handle', { purpose: 'submit-decision' }, { purpose: 'submit-end' }, { purpose: 'submit-request' }),
+  twice('slack_handle_pkey', 'slack_handle', 'handle_hash'),
+  unknownRef('slack_handle_request_id_fkey', 'slack_handle', 'request_id', 'request'),
+  unknownRef('slack_handle_grant_id_fkey', 'slack_handle', 'grant_id', 'grant'),
+  unknownRef('slack_handle_person_id_fkey', 'slack_handle', 'person_id', 'person'),
+  twice('slack_call_once', 'slack_call', 'signature_hash'),
+  ...form('notice_id_form', 'notice', 'ntc'),
+  twice('notice_pkey', 'notice', 'id'),
+  unknownRef('notice_request_id_fkey', 'notice', 'request_id', 'request'),
+  unknownRef('notice_grant_id_fkey', 'notice', 'grant_id', 'grant'),
+  unknownRef('notice_lease_id_fkey', 'notice', 'lease_id', 'lease'),
+  ...form('delivery_id_form', 'delivery', 'dlv'),
+  ...badly('delivery_channel_known', 'delivery', { channel: 'fax' }),
+  {
+    rule: 'delivery_form_known',
+    code: check,
+    table: 'delivery',
+    bad: async (row, db) => ({ ...row, form: 'shout', card_id: (await made(db, 'delivery'))['id'] }),
+  },
+  ...badly('delivery_state_known', 'delivery', { state: 'lost', next_try_at: null }),
+  ...badly('delivery_waiting_has_next_try', 'delivery', { next_try_at: null }, { state: 'failed' }),
+  ...badly('delivery_sent_has_time', 'delivery', { state: 'sent', next_try_at: null }),
+  ...badly('delivery_follows_a_card', 'delivery', { form: 'update' }, { form: 'reply' }),
+  twice('delivery_once', 'delivery', 'notice_id', 'channel', 'form', 'address'),
+  twice('delivery_pkey', 'delivery', 'id'),
+  unknownRef('delivery_notice_id_fkey', 'delivery', 'notice_id', 'notice'),
+  unknownRef('delivery_request_id_fkey', 'delivery', 'request_id', 'request'),
+  unknownRef('delivery_person_id_fkey', 'delivery', 'person_id', 'person'),
+  { rule: 'delivery_card_id_fkey', code: foreign, table: 'delivery', bad: (row) => ({ ...row, form: 'reply', card_id: newId('delivery') }) },
+
   twice('person_pkey', 'person', 'id'),
   twice('session_pkey', 'session', 'id_hash'),
   twice('token_pkey', 'token', 'id'),
@@ -422,8 +474,33 @@ describe("the application's role", () => {
   );
 
   test('has these rights and no others', async () => {
-    expect(await tablesOf('DELETE')).toEqual(['audit_pending', 'idempotency', 'login_code', 'outbox', 'session', 'token']);
-    expect(await tablesOf('UPDATE')).toEqual(['access_grant', 'lease', 'login_code', 'outbox', 'person', 'request', 'review', 'session', 'token']);
+    expect(await tablesOf('DELETE')).toEqual([
+      'alias',
+      'audit_pending',
+      'draft',
+      'idempotency',
+      'link_code',
+      'login_code',
+      'outbox',
+      'session',
+      'slack_call',
+      'slack_handle',
+      'token',
+    ]);
+    expect(await tablesOf('UPDATE')).toEqual([
+      'access_grant',
+      'delivery',
+      'lease',
+      'login_code',
+      'notice',
+      'outbox',
+      'person',
+      'request',
+      'review',
+      'session',
+      'slack_handle',
+      'token',
+    ]);
     for (const privilege of ['TRUNCATE', 'REFERENCES', 'TRIGGER']) expect(await tablesOf(privilege), privilege).toEqual([]);
     expect(await tablesOf('INSERT')).not.toContain('migration');
     const { rows } = await database.superuser.query(
