@@ -178,3 +178,23 @@ export const figure = (name: string, rounds: readonly number[], bound: { most?: 
 };
 
 export const ms = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+
+/** How many ask at once. */
+export const clients = 8;
+
+/** Each client does its share, one after the other; gives how long each took. */
+export async function byClients(count: number, work: (index: number) => Promise<unknown>): Promise<number[]> {
+  const took: number[] = [];
+  let next = 0;
+  const client = async (): Promise<void> => {
+    for (let index = next++; index < count; index = next++) took.push(await timed(() => work(index)));
+  };
+  await Promise.all(Array.from({ length: clients }, client));
+  return took;
+}
+
+/** Waits until `count` gives 0, or fails as an empty list does. */
+export async function untilNone(count: () => Promise<number>): Promise<void> {
+  for (const until = Date.now() + 60_000; (await count().catch(() => 0)) > 0; await new Promise((resolve) => setTimeout(resolve, 200)))
+    if (Date.now() > until) throw new Error('what was given back does not go away');
+}

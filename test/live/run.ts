@@ -22,7 +22,7 @@ const postgres15: Need = { there: () => existsSync('/usr/lib/postgresql/15/bin/p
 
 /** By the name that `--only` takes: a target's test files begin with it. */
 const targets: Readonly<Record<string, readonly Need[]>> = {
-  vault: [python],
+  vault: [python, openssl],
   aws: [python, go],
   kubernetes: [go, openssl],
   postgres: [postgres15],

@@ -37,14 +37,14 @@ export interface VaultFixture {
 }
 
 /** The fenced blocks of one language in the docs' section. */
-async function docsBlocks(language: string): Promise<string[]> {
+export async function docsBlocks(language: string): Promise<string[]> {
   const text = await readFile('docs/providers.md', 'utf8');
   const section = /\n## vault-database\n([\s\S]*?)\n## /.exec(text)?.[1] ?? '';
   return [...section.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))].map((match) => match[1] ?? '');
 }
 
-/** `namespace`: everything is prepared inside it, and Halligan works there. */
-export async function vaultFixture({ namespace }: { namespace?: string } = {}): Promise<VaultFixture> {
+/** `namespace`: everything is prepared inside it, and Halligan works there. `server`: further blocks of the server's own configuration. */
+export async function vaultFixture({ namespace, server: more }: { namespace?: string; server?: string } = {}): Promise<VaultFixture> {
   const server = inject('server');
   const [vaultPassword, probePassword] = [randomBytes(15).toString('base64url'), randomBytes(15).toString('base64url')];
   const folder = await mkdtemp(join(server.folder, 'vault-'));
@@ -78,7 +78,7 @@ export async function vaultFixture({ namespace }: { namespace?: string } = {}): 
   const superuser = new pg.Pool({ connectionString: superUrlOf(database), max: 3 });
   superuser.on('error', () => undefined);
 
-  const bao = await startOpenBao();
+  const bao = await startOpenBao(more);
   const block: VaultFixture['block'] = (more = {}) => ({
     address: bao.address,
     auth: { method: 'jwt', role: 'halligan', jwtFile: files.jwt },
@@ -95,7 +95,10 @@ export async function vaultFixture({ namespace }: { namespace?: string } = {}): 
   if (shell.length < 2) throw new Error('the docs of vault-database lost their commands');
   if (namespace !== undefined) await bao.root('PUT', `sys/namespaces/${namespace}`, {});
   for (const commands of shell) await bao.script(fill(commands), namespace === undefined ? {} : { BAO_NAMESPACE: namespace });
-  await bao.script(setupCommands(targetSchema.parse(block()), [grant, missingGrant], targetName, 3_600));
+  const setup = setupCommands(targetSchema.parse(block()), [grant, missingGrant], targetName, 3_600);
+  await bao.script(setup);
+  // Pasted again, as after a change of the config: what is there already is no error, and stays.
+  await bao.script(`${setup}${setup}`);
 
   const opened: Target[] = [];
   const warnings: string[] = [];

@@ -11,9 +11,9 @@ interface Right {
   readonly rights: string[];
 }
 
-/** Rights of the role and of every role whose rights it has, on tables, columns, schemas, routines, types and the database. Built-in things are left out. */
+/** Rights of the role and of every role whose rights it has, on tables, columns, schemas, routines, types and the database, and the built-in roles among those, first. Built-in things are left out. */
 const rightsQuery = `
-WITH me AS (SELECT oid FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role($1, oid, 'USAGE')),
+WITH me AS (SELECT oid, rolname FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role($1, oid, 'USAGE')),
 own_schemas AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND nspname !~ '^pg_(toast_)?temp_'),
 things(kind, object, owner, acl) AS (
   SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relowner, c.relacl
@@ -30,8 +30,10 @@ given AS (
   SELECT t.kind, t.object, a.privilege_type || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS privilege
     FROM things t, LATERAL pg_catalog.aclexplode(t.acl) a WHERE a.grantee IN (SELECT oid FROM me)
   UNION SELECT kind, object, 'OWNER' FROM things WHERE owner IN (SELECT oid FROM me))
-SELECT kind, object, pg_catalog.array_agg(privilege ORDER BY privilege) AS rights FROM given GROUP BY kind, object
- ORDER BY pg_catalog.array_position(ARRAY['table', 'view', 'column', 'sequence', 'procedure', 'function', 'schema', 'database'], kind), object LIMIT 20000`;
+SELECT kind, object, rights FROM (
+  SELECT kind, object, pg_catalog.array_agg(privilege ORDER BY privilege) AS rights FROM given GROUP BY kind, object
+  UNION ALL SELECT 'role', rolname, ARRAY[]::text[] FROM me WHERE rolname ~ '^pg_') found
+ ORDER BY pg_catalog.array_position(ARRAY['role', 'table', 'view', 'column', 'sequence', 'procedure', 'function', 'schema', 'database'], kind), object LIMIT 20000`;
 
 const predefined: Readonly<Record<string, string>> = {
   pg_read_all_data: 'SELECT on every table of every database it may enter',
@@ -48,12 +50,10 @@ const plural = (count: number, noun: string): string => `${count} ${count === 1 
 
 /** The role's rights in one line and in full. */
 export async function describeRole(client: pg.ClientBase, role: string, database: string): Promise<Description> {
-  const { rows } = await client.query<Right>(rightsQuery, [role]);
-  const { rows: inherited } = await client.query<{ name: string }>(
-    `SELECT rolname AS name FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role($1, oid, 'USAGE') AND rolname ~ '^pg_' ORDER BY 1`,
-    [role],
-  );
-  const sweeping = inherited.map(({ name }) => `${name}: ${predefined[name] ?? 'a built-in role'}`);
+  // Named, so that a kept session plans it once: planning costs more than running it.
+  const { rows: found } = await client.query<Right>({ name: 'halligan-describe', text: rightsQuery, values: [role] });
+  const rows = found.filter(({ kind }) => kind !== 'role');
+  const sweeping = found.filter(({ kind }) => kind === 'role').map(({ object }) => `${object}: ${predefined[object] ?? 'a built-in role'}`);
   const counted = new Map<string, number>();
   for (const { kind, rights } of rows.filter(({ kind }) => kind !== 'schema' && kind !== 'database')) {
     const key = `${rights.join(', ')} on |${kind}`;

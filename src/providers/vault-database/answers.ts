@@ -40,6 +40,29 @@ export const clean = (text: string): string =>
 
 const tlsCode = /CERT|TLS|SSL|SELF_SIGNED|ALTNAME|UNABLE_TO|DEPTH_ZERO/;
 
+/** What is wrong with a server's certificate, and what mends it. */
+const certificateFaults: readonly { readonly code: RegExp; readonly what: string; readonly next: string }[] = [
+  {
+    code: /EXPIRED/,
+    what: 'its certificate, or that of the authority that signed it, has expired',
+    next: "Renew it at the server; where it is the authority's own, put the new one into tlsCaFile. If neither is true, look at the clock of this machine.",
+  },
+  {
+    code: /NOT_YET_VALID/,
+    what: 'its certificate is not valid yet',
+    next: 'Look at the clocks of this machine and of the one that made the certificate.',
+  },
+  {
+    code: /ALTNAME/,
+    what: 'its certificate is for another name',
+    next: 'Set address to a name that stands in the certificate, or have that name put into it.',
+  },
+];
+const otherCertificateFault = {
+  what: 'its certificate is not signed by an authority that is trusted here',
+  next: "Set tlsCaFile to the authority that signed the server's certificate.",
+};
+
 /** Translates whatever a call threw. `doing` finishes the sentence "… while". */
 export function asFailure(error: unknown, name: string, address: string, doing: string, aborted: boolean): ProviderError {
   if (error instanceof ProviderError) return error;
@@ -50,10 +73,14 @@ export function asFailure(error: unknown, name: string, address: string, doing: 
     return failed('target_timeout', `${name}: Vault at ${address} did not answer in time while ${doing}.`, silent, {
       next: 'Look whether the server is up, and whether its storage and the database behind it answer.',
     });
-  if (tlsCode.test(code))
-    return failed('target_unreachable', `${name}: Vault at ${address} could not prove who it is (${clean(code)}).`, silent, {
-      next: "Set tlsCaFile to the authority that signed the server's certificate, and address to a name in it.",
+  if (/wrong.version|PACKET_LENGTH/i.test(`${message} ${code}`))
+    return failed('target_unreachable', `${name}: what answers at ${address} does not speak TLS there; it may want http.`, silent, {
+      next: 'Correct "address".',
     });
+  if (tlsCode.test(code)) {
+    const { what, next } = certificateFaults.find((fault) => fault.code.test(code)) ?? otherCertificateFault;
+    return failed('target_unreachable', `${name}: Vault at ${address} could not prove who it is: ${what} (${clean(code)}).`, silent, { next });
+  }
   if (/Parse Error|HPE_/.test(`${message} ${code}`))
     return failed('target_unreachable', `${name}: what answers at ${address} does not speak plain HTTP there; it may want https.`, silent, {
       next: 'Correct "address".',

@@ -50,6 +50,11 @@ export function mustBeOurName(vault: Vault, ref: LeaseRef): void {
 
 const folderOf = (vault: Vault, ref: LeaseRef): string => `${indexPath(vault.config, vault.name)}/${ref.externalName}`;
 
+const noIndex = ({ name, config }: Vault): ProviderError =>
+  new ProviderError('target_forbids', `${name}: there is no kv engine of version 1 for the index at ${config.indexMount}.`, {
+    next: 'Run the commands of halligan print vault-setup.',
+  });
+
 async function keysIn(vault: Vault, path: string, signal: AbortSignal): Promise<string[]> {
   try {
     const { data } = await vault.call({ method: 'LIST', path, signal, doing: 'looking for leases', shape: keysShape });
@@ -58,11 +63,7 @@ async function keysIn(vault: Vault, path: string, signal: AbortSignal): Promise<
     const { status, message } = saidOf(error);
     // An empty folder and a missing engine both answer 404; only the second one says why.
     if (status === 404 && message === '') return [];
-    if (status === 404)
-      throw new ProviderError('target_forbids', `${vault.name}: there is no engine for the index at ${vault.config.indexMount}.`, {
-        next: `bao secrets enable -path=${vault.config.indexMount} -version=1 kv`,
-      });
-    throw error;
+    throw status === 404 ? noIndex(vault) : error;
   }
 }
 
@@ -97,12 +98,18 @@ export async function readAttempt(vault: Vault, ref: LeaseRef, accessor: string,
 /** Writes what is known of an attempt, over what was there. */
 export async function writeAttempt(vault: Vault, ref: LeaseRef, attempt: Attempt, signal: AbortSignal): Promise<void> {
   const { accessor, ...body } = attempt;
-  await vault.call({ method: 'POST', path: `${folderOf(vault, ref)}/${accessor}`, body, signal, doing: 'writing the index of leases', shape: anything });
+  const path = `${folderOf(vault, ref)}/${accessor}`;
+  await vault.call({ method: 'POST', path, body, signal, doing: 'writing the index of leases', shape: anything }).catch((error: unknown) => {
+    throw saidOf(error).status === 404 ? noIndex(vault) : error;
+  });
 }
 
-/** The undo of `writeAttempt`, once nothing of the attempt is left. What is not there is success. */
+/** The undo of `writeAttempt`, once nothing of the attempt is left. What is not there is success, also where no engine could hold it. */
 export async function forgetAttempt(vault: Vault, ref: LeaseRef, accessor: string, signal: AbortSignal): Promise<void> {
-  await vault.call({ method: 'DELETE', path: `${folderOf(vault, ref)}/${accessor}`, signal, doing: 'clearing the index of leases', shape: anything });
+  const path = `${folderOf(vault, ref)}/${accessor}`;
+  await vault.call({ method: 'DELETE', path, signal, doing: 'clearing the index of leases', shape: anything }).catch((error: unknown) => {
+    if (saidOf(error).status !== 404) throw error;
+  });
 }
 
 /** A first attempt, before anything is known of it. */

@@ -127,7 +127,7 @@ async function engineFaults(vault: Vault, signal: AbortSignal): Promise<TargetFa
   if (!index)
     faults.push({
       message: `${name}: there is no engine for the index at ${config.indexMount}.`,
-      next: `bao secrets enable -path=${config.indexMount} -version=1 kv`,
+      next: 'Run the commands of halligan print vault-setup.',
     });
   else if (index.type !== 'kv' || index.version === '2')
     faults.push({

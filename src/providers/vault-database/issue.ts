@@ -155,7 +155,17 @@ async function readCredential(vault: Vault, role: string, token: string, signal:
   } catch (error) {
     const said = saidOf(error);
     const none = said.status === 404 || /unknown role/i.test(said.message);
-    if (said.status !== 403 && !none) uncertain();
+    const notAllowed = /not an allowed role/i.test(said.message);
+    if (said.status !== 403 && !none && !notAllowed) uncertain();
+    if (notAllowed)
+      throw failed(
+        'target_forbids',
+        `${vault.name}: the database connection behind ${mount}/roles/${role} does not list ${role} among its allowed roles.`,
+        said,
+        {
+          next: `Add ${role} to its allowed_roles: bao read ${mount}/roles/${role} names the connection as db_name.`,
+        },
+      );
     if (none) throw missingRole(vault, role);
     if (said.status === 403)
       throw failed('target_forbids', `${vault.name}: the token of a lease may not read ${mount}/creds/${role}.`, said, {

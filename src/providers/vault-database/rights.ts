@@ -45,14 +45,31 @@ path "sys/capabilities-accessor" { capabilities = ["update"] }
 export const leasePolicyText = (config: VaultConfig, role: string): string => `path ${hcl(`${config.mount}/creds/${role}`)} { capabilities = ["read"] }\n`;
 
 /**
- * The commands that an administrator of Vault pastes once: `vault-setup` of `halligan print`. With Vault, put `vault` for `bao`.
+ * The commands that an administrator of Vault pastes, as often as they like: `vault-setup` of `halligan print`. With Vault, put `vault` for `bao`.
+ * They run in a shell of their own, which ends at the first that fails and leaves the administrator's as it was.
  * `longestSeconds`: the longest that any entitlement allows; Vault then makes no token for longer, whoever asks.
  */
 export function setupCommands(config: VaultConfig, grants: readonly unknown[], target: string, longestSeconds?: number): string {
   const roles = rolesOf(grants);
   const policy = (name: string, text: string): string => `bao policy write ${name} - <<'POLICY'\n${text}POLICY`;
-  return `${config.namespace === undefined ? '' : `export BAO_NAMESPACE=${config.namespace}\n\n`}# 1. The index of open leases: an engine that only Halligan uses.
-bao secrets enable -path=${config.indexMount} -version=1 kv
+  const { indexMount } = config;
+  return `( # ${target}. May be pasted again at any time: what is there already stays, or becomes what it says here.
+set -e
+${config.namespace === undefined ? '' : `export BAO_NAMESPACE=${config.namespace}\n`}
+# 1. The index of open leases: an engine that only Halligan uses.
+if ! engine=$(bao read -field=type sys/mounts/${indexMount} 2>/dev/null); then
+  bao secrets enable -path=${indexMount} -version=1 kv
+else
+  case "$engine $(bao read -field=options sys/mounts/${indexMount} 2>/dev/null)" in
+    'kv '*version:2*) fits=no ;;
+    'kv '*) fits=yes ;;
+    *) fits=no ;;
+  esac
+  if [ $fits = no ]; then
+    echo "${indexMount} is there, and is no kv version 1, which the index needs: choose another indexMount. Nothing was changed." >&2
+    exit 1
+  fi
+fi
 
 # 2. What a lease may do: read one path. One policy for each role that an entitlement opens.
 ${roles.map((role) => policy(leasePolicy(config, role), leasePolicyText(config, role))).join('\n')}
@@ -63,6 +80,7 @@ bao write auth/token/roles/${config.tokenRole} orphan=true renewable=false token
 
 # 4. Halligan's own rights.
 ${policy(`halligan-${target}`, leastRights(config, grants, target))}
+)
 `;
 }
 

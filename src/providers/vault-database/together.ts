@@ -6,20 +6,28 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** One reading that is stuck keeps the others this long. */
 const patienceMs = 500;
+/** From the start of one reading to that of the next. Readings that follow each other at once are shared by few, and their cost slows the claims that wait for them. */
+const usuallyApartMs = 8;
 
-/** Wraps `read`. For a key it runs once at a time (again beside one that takes longer than half a second), with a signal of its own (`deadlineMs`); each caller waits no longer than its own signal, and then `late` is thrown. */
+/**
+ * Wraps `read`. For a key it runs once at a time (again beside one that takes longer than half a second) and begins no sooner than
+ * `apartMs` after the one before began, with a signal of its own (`deadlineMs`); each caller waits no longer than its own signal,
+ * and then `late` is thrown.
+ */
 export function together<T>(
   read: (key: string, signal: AbortSignal) => Promise<T>,
   deadlineMs: number,
   late: (key: string) => Error,
+  apartMs = usuallyApartMs,
 ): (key: string, signal: AbortSignal) => Promise<T> {
-  const running = new Map<string, Promise<T>>();
+  const running = new Map<string, Promise<unknown>>();
   const waiting = new Map<string, Promise<T>>();
   const start = (key: string): Promise<T> => {
-    const reading = read(key, AbortSignal.timeout(deadlineMs)).finally(() => {
-      if (running.get(key) === reading) running.delete(key);
+    const reading = read(key, AbortSignal.timeout(deadlineMs));
+    const over = Promise.allSettled([reading, sleep(apartMs, undefined, { ref: false })]).then(() => {
+      if (running.get(key) === over) running.delete(key);
     });
-    running.set(key, reading);
+    running.set(key, over);
     return reading;
   };
   const next = (key: string): Promise<T> => {
@@ -27,7 +35,7 @@ export function together<T>(
     if (!now) return start(key);
     const shared =
       waiting.get(key) ??
-      Promise.race([now.catch(() => undefined), sleep(patienceMs, undefined, { ref: false })]).then(() => {
+      Promise.race([now, sleep(patienceMs, undefined, { ref: false })]).then(() => {
         waiting.delete(key);
         return start(key);
       });

@@ -44,7 +44,12 @@ export const anything = z.unknown();
 export function openVault(name: string, config: VaultConfig, options: TargetOptions): Vault {
   const address = config.address.replace(/\/$/, '');
   const { tlsCaFile } = config;
-  const sender = openSender(() => (tlsCaFile === undefined ? undefined : options.readSecret({ file: tlsCaFile })));
+  const authority = (file: string): Promise<string> =>
+    options.readSecret({ file }).catch((error: unknown) => {
+      const words = `${name}: the authority by which Vault is known cannot be had: ${(error as Error).message}.`;
+      throw failed('target_unreachable', words, { status: 0, message: '' }, { next: 'Mount it, or correct "tlsCaFile"; it is read again at the next try.' });
+    });
+  const sender = openSender(() => (tlsCaFile === undefined ? undefined : authority(tlsCaFile)));
   const bare = bareCalls(name, address, config.namespace, sender);
   const login = openLogin(name, config, options, bare);
 

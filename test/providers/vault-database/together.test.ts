@@ -6,7 +6,7 @@ const forever = new AbortController().signal;
 const tick = () => new Promise((resolve) => setTimeout(resolve, 5));
 
 /** Readings that are answered by hand; each gives its number. */
-function byHand() {
+function byHand(apartMs = 0) {
   const open: { key: string; answer: () => void; fail: (error: Error) => void }[] = [];
   let count = 0;
   const read = together(
@@ -17,6 +17,7 @@ function byHand() {
       }),
     1_000,
     (key) => new Error(`late ${key}`),
+    apartMs,
   );
   return { read, open };
 }
@@ -37,6 +38,29 @@ test('those who ask while a reading runs share the next one, never that one', as
   await tick();
   open[2]?.answer();
   expect(await last).toBe(3);
+});
+
+test('readings that would follow each other at once are kept apart, so that more share them; the first of a while begins at once', async () => {
+  const { read, open } = byHand(60);
+  const began = performance.now();
+  const first = read('a', forever);
+  expect(open).toHaveLength(1);
+  open[0]?.answer();
+  expect(await first).toBe(1);
+  expect(performance.now() - began).toBeLessThan(50);
+  const shared = [read('a', forever)];
+  await tick();
+  shared.push(read('a', forever));
+  expect(open).toHaveLength(1);
+  while (open.length < 2) await tick();
+  expect(performance.now() - began).toBeGreaterThan(55);
+  open[1]?.answer();
+  expect(await Promise.all(shared)).toEqual([2, 2]);
+  await new Promise((resolve) => setTimeout(resolve, 80));
+  const later = read('a', forever);
+  expect(open).toHaveLength(3);
+  open[2]?.answer();
+  expect(await later).toBe(3);
 });
 
 test('one that is stuck keeps the others for half a second only', async () => {
