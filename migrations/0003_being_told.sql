@@ -103,6 +103,8 @@ CREATE TABLE delivery (
   state text NOT NULL CONSTRAINT delivery_state_known CHECK (state IN ('waiting', 'sent', 'failed', 'dropped')),
   tries integer NOT NULL DEFAULT 0,
   next_try_at timestamptz,
+  -- While it is being sent: nobody else sends it, nor what follows the same card, before this time.
+  sending_until timestamptz,
   last_error text,
   created_at timestamptz NOT NULL DEFAULT now(),
   sent_at timestamptz,

@@ -264,6 +264,7 @@ export interface DeliveryTable {
   state: 'waiting' | 'sent' | 'failed' | 'dropped';
   tries: Generated<number>;
   next_try_at: MaybeAt;
+  sending_until: MaybeAt;
   last_error: string | null;
   created_at: DefaultNow;
   sent_at: MaybeAt;

@@ -47,10 +47,13 @@ export class DeliveryFault extends Error {
   readonly final: boolean;
   /** Not before this: the other side asked for it. */
   readonly retryAt: Date | undefined;
-  constructor(message: string, more: { final?: boolean; retryAt?: Date } = {}) {
+  /** The other side asked everybody to slow down, not this message alone: the whole channel waits until `retryAt`. */
+  readonly pause: boolean;
+  constructor(message: string, more: { final?: boolean; retryAt?: Date; pause?: boolean } = {}) {
     super(message);
     this.name = 'DeliveryFault';
     this.final = more.final ?? false;
     this.retryAt = more.retryAt;
+    this.pause = more.pause ?? false;
   }
 }

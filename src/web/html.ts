@@ -1,4 +1,6 @@
 /** Pages as strings. `html` escapes everything that is put into it, unless it is itself made by `html`. */
+import { codeOf, hiddenCharacters } from '../domain/hidden-text.ts';
+
 export interface Html {
   readonly html: string;
 }
@@ -20,16 +22,8 @@ export const html = (strings: TemplateStringsArray, ...parts: Part[]): Html => (
   html: strings.reduce((text, string, index) => text + render(parts[index - 1]) + string),
 });
 
-/** Characters that are not seen but change what is read: controls, zero-width, bidirectional, tags, odd spaces, fillers. */
-const hidden =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f\u205f-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{e0000}-\u{e0fff}]/gu;
-
 /** What a person wrote: isolated for bidirectional text, with hidden characters shown by their code. */
 export function personText(text: string): Html {
-  const shown = escapeHtml(text).replace(
-    hidden,
-    (character) =>
-      `<span class="hidden-char" title="a hidden character">U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}</span>`,
-  );
+  const shown = escapeHtml(text).replace(hiddenCharacters, (character) => `<span class="hidden-char" title="a hidden character">${codeOf(character)}</span>`);
   return { html: `<bdi>${shown}</bdi>` };
 }

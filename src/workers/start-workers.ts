@@ -2,20 +2,24 @@
 import { sql } from 'kysely';
 import { batchSize, type Sealer } from '../audit/seal.ts';
 import type { Ctx } from '../commands/context.ts';
+import type { Change } from '../db/announce.ts';
 import { embeddedQueue } from '../queue/embedded.ts';
 import type { Job, Queue } from '../queue/port.ts';
 import { startDuty } from './duty.ts';
 import { runGrantDue, sweepDueGrants, sweepStartsAndLapses } from './expire-grants.ts';
+import { type NotifyParts, notifier } from './notify.ts';
 import { reconcileLeases } from './reconcile-leases.ts';
 import { relayOutbox } from './relay-outbox.ts';
 import { revokeDeadlineMs, runRevokeLease, sweepRevocations } from './revoke-lease.ts';
 
 export interface Workers {
   readonly queue: Queue;
-  /** Something was put into the outbox. */
-  nudge(): void;
+  /** Something was committed. */
+  nudge(change?: Change): void;
   /** Names of duties that have not ended well for a minute. */
   late(): string[];
+  /** What the channels that do not work last said. */
+  tellingFails(): string[];
   /** The difference to Postgres' clock, in milliseconds. */
   clockOffsetMs(): number;
   stop(): Promise<void>;
@@ -43,7 +47,7 @@ function postgresClock({ db }: Pick<Ctx, 'db'>): { now(): number; read(): Promis
 }
 
 /** Starts the duties and the queue of this process. `stop` lets what runs come to its end. */
-export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
+export function startWorkers(ctx: Ctx, sealer: Sealer, tell: NotifyParts): Workers {
   const started = Date.now();
   const clock = postgresClock(ctx);
   const queue = embeddedQueue({
@@ -69,15 +73,23 @@ export function startWorkers(ctx: Ctx, sealer: Sealer): Workers {
     // One checkpoint for all that has gathered; another at once only when there was more than fits in one.
     while (((await sealer.sealOnce())?.sealed ?? 0) >= batchSize);
   });
-  const duties = { 'relay-outbox': relay, 'expire-grants': sweep, 'reconcile-leases': reconcile, 'seal-audit': seal };
+  const telling = notifier(ctx, tell);
+  const notify = startDuty(ctx.log, 'notify', 1_000, telling.run);
+  const duties = { 'relay-outbox': relay, 'expire-grants': sweep, 'reconcile-leases': reconcile, 'seal-audit': seal, notify };
   return {
     queue,
-    nudge: relay.nudge,
+    nudge(change) {
+      if (change?.outbox !== false) relay.nudge();
+      notify.nudge();
+    },
+    tellingFails: () => telling.lanes.flatMap((lane) => lane.trouble() ?? []),
     late: () => Object.entries(duties).flatMap(([name, duty]) => ((duty.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
     clockOffsetMs: () => clock.now() - Date.now(),
     async stop() {
       await Promise.all([relay.stop(), sweep.stop(), reconcile.stop()]);
       await queue.stop(20_000);
+      await notify.stop();
+      await telling.stop();
       await seal.stop();
     },
   };
