@@ -9,6 +9,7 @@ import { type Inspected, type Issued, type LeaseRef, type LeaseSpec, type Limits
 import { checkTarget } from './postgres/check.ts';
 import { describeRole } from './postgres/describe.ts';
 import { mustBeGivable } from './postgres/group.ts';
+import { makerFor, prepareMaker, standing } from './postgres/makers.ts';
 import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
 import { revoke } from './postgres/revoke.ts';
 import { newPassword, scramVerifier } from './postgres/scram.ts';
@@ -34,8 +35,12 @@ type Grant = z.infer<typeof grantSchema>;
  * See docs/providers.md, which says how each was measured. A login begun after the end is refused at once; but PostgreSQL
  * judges VALID UNTIL when the exchange of a login begins, so one that was begun before the end and held back may be
  * finished as long as `authentication_timeout` (60 s unless changed) lasts. NOLOGIN, which Halligan sets, stops that too.
+ * PostgreSQL never ends an open session by itself; the reaper does in its next round, and a round takes less than a minute.
  */
-const limits: Limits = { newLogin: { alive: 1, dead: 60 }, openSession: { alive: 1, dead: null } };
+const limitsOf = ({ reaper }: TargetConfig): Limits => ({
+  newLogin: { alive: 1, dead: 60 },
+  openSession: { alive: 1, dead: reaper === false ? null : (reaper === true ? 60 : reaper) + 60 },
+});
 
 export const postgres: Provider = {
   kind: 'postgres',
@@ -43,14 +48,15 @@ export const postgres: Provider = {
   targetSchema,
   grantSchema,
   grantInWords: (grant) => `role ${(grant as Grant).role}`,
-  connect(name, config, options): Target {
-    const door = openDoor(name, config as TargetConfig, options);
+  connect(name, given, options): Target {
+    const config = given as TargetConfig;
+    const door = openDoor(name, config, options);
     // People's calls share a few sessions, so that however many ask at once, ending access never waits behind them.
     const asked = gate(4);
     return {
       name,
       kind: 'postgres',
-      limits,
+      limits: limitsOf(config),
       check: (grants, signal) =>
         checkTarget(
           door,
@@ -59,7 +65,7 @@ export const postgres: Provider = {
         ),
       describe: (grant, signal) =>
         asked(signal, name, () => door.run(signal, 'reading what the role opens', (client) => describe(client, door, grant as Grant))),
-      issue: (spec, signal) => asked(signal, name, () => issue(door, spec, signal)),
+      issue: (spec, signal) => asked(signal, name, () => issue(door, spec, makerFor(config.user, config.makers, spec.externalName), signal)),
       inspect: (ref, signal) => door.run(signal, 'looking at a login', (client) => inspect(client, ref)),
       revoke: (ref, signal) => revoke(door, ref, signal),
       sweep: (signal) => door.run(signal, 'looking for logins', sweep),
@@ -74,7 +80,7 @@ async function describe(client: pg.ClientBase, door: Door, { role }: Grant): Ret
 }
 
 /** One transaction: the whole login, with its end and our marker, or nothing. Under a name that is already this lease's, the new password replaces the old one. */
-async function issue(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<Issued> {
+async function issue(door: Door, spec: LeaseSpec, maker: string | null, signal: AbortSignal): Promise<Issued> {
   const { config } = door;
   const password = newPassword();
   const verifier = scramVerifier(password);
@@ -83,7 +89,7 @@ async function issue(door: Door, spec: LeaseSpec, signal: AbortSignal): Promise<
     transaction(
       client,
       () =>
-        makeRole(client, door, spec, verifier, () => {
+        makeRole(client, door, spec, maker, verifier, () => {
           certain = false;
         }),
       () => {
@@ -111,19 +117,21 @@ function nextFor(error: ProviderError, door: Door): { next?: string } {
   return error.next === undefined ? {} : { next: error.next };
 }
 
-async function makeRole(client: pg.ClientBase, door: Door, spec: LeaseSpec, verifier: Promise<string>, alreadyThere: () => void): Promise<Date> {
+async function makeRole(
+  client: pg.ClientBase,
+  door: Door,
+  spec: LeaseSpec,
+  wanted: string | null,
+  verifier: Promise<string>,
+  alreadyThere: () => void,
+): Promise<Date> {
   const { role: group } = spec.grant as Grant;
   await lockLease(client, spec.externalName);
   const found = await readRole(client, spec.externalName);
   if (found) alreadyThere();
   await mustBeGivable(client, door.name, group, door.config.leftoversRole);
-  const {
-    rows: [clock],
-  } = await client.query<{ now: Date; modern: boolean }>(
-    `SELECT pg_catalog.clock_timestamp() AS now, pg_catalog.current_setting('server_version_num')::int >= 160000 AS modern`,
-  );
-  if (!clock || clock.now >= spec.endsAt)
-    throw new ProviderError('target_failed', `${door.name}: by the target's clock (${clock?.now.toISOString()}) the grant is already over.`);
+  const { now, modern, maker } = await standing(client, wanted, group);
+  if (now >= spec.endsAt) throw new ProviderError('target_failed', `${door.name}: by the target's clock (${now.toISOString()}) the grant is already over.`);
   const name = quoteName(spec.externalName);
   const what = `CONNECTION LIMIT ${door.config.connectionLimit} VALID UNTIL ${quoteText(spec.endsAt.toISOString())} PASSWORD ${quoteText(await verifier)}`;
   if (found) {
@@ -131,11 +139,12 @@ async function makeRole(client: pg.ClientBase, door: Door, spec: LeaseSpec, veri
     if (!found.canLogin) throw new ProviderError('target_failed', `${door.name}: the login ${spec.externalName} is already being ended.`);
     await client.query(`ALTER ROLE ${name} ${what}`);
   } else {
+    if (maker) await prepareMaker(client, door, maker, group);
     // The comment before the membership: a change of memberships makes the server forget what it knew of every role that is ours.
     // Without SET the holder cannot become the group role, so whatever is made belongs to the login and is found when it ends.
-    const membership = `GRANT ${quoteName(group)} TO ${name}${clock.modern ? ' WITH INHERIT TRUE, SET FALSE, ADMIN FALSE' : ''}`;
+    const membership = `GRANT ${quoteName(group)} TO ${name}${modern ? ' WITH INHERIT TRUE, SET FALSE, ADMIN FALSE' : ''}`;
     await client.query(
-      `CREATE ROLE ${name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS ${what}; COMMENT ON ROLE ${name} IS ${quoteText(markerOf(spec))}; ${membership}`,
+      `${maker ? `SET LOCAL ROLE ${quoteName(maker.name)}; ` : ''}CREATE ROLE ${name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS ${what}; COMMENT ON ROLE ${name} IS ${quoteText(markerOf(spec))}; ${membership}`,
     );
   }
   const made = await readRole(client, spec.externalName);
@@ -159,9 +168,15 @@ async function inspect(client: pg.ClientBase, ref: LeaseRef): Promise<Inspected>
  * with the same role of ours. Those that another Halligan made with a role of its own are not ours to see (16 and newer).
  */
 async function sweep(client: pg.ClientBase): Promise<LeaseRef[]> {
+  // The memberships are walked through once, for all of them: pg_has_role would do so for each.
   const { rows } = await client.query<{ name: string; comment: string | null }>(
-    `SELECT r.rolname AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment FROM pg_catalog.pg_roles r
-      WHERE r.rolname LIKE 'hg\\_%' AND (pg_catalog.current_setting('server_version_num')::int < 160000 OR pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION'))
+    `WITH RECURSIVE mine(oid) AS (
+       SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user
+       UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN mine ON m.member = mine.oid)
+     SELECT r.rolname AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment FROM pg_catalog.pg_roles r
+      WHERE r.rolname LIKE 'hg\\_%' AND (pg_catalog.current_setting('server_version_num')::int < 160000
+          OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+          OR r.oid IN (SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN mine ON m.member = mine.oid WHERE m.admin_option))
       ORDER BY r.rolname`,
   );
   return rows.flatMap(({ name, comment }) => {

@@ -28,44 +28,51 @@ interface Over {
   readonly canLogin: boolean;
 }
 
-/** One round. What cannot be ended is a fault, told in words, and stops nothing else; the server's own clock says what is over. */
+/**
+ * One round. What cannot be ended is a fault, told in words, and stops nothing else; the server's own clock says what is over.
+ * Sessions come first and are looked at all together, so that logins that stay because nobody may disable them delay no cut.
+ */
 export async function reapPostgres(name: string, config: TargetConfig, settings: ReaperSettings, options: TargetOptions, signal: AbortSignal): Promise<Reaped> {
   const door = openDoor(name, config, options);
+  const faults: string[] = [];
   try {
-    const over = await door.run(signal, 'looking for logins that are over', (client) => findOver(client, settings.vaultUsers));
-    const ended: string[] = [];
-    const faults: string[] = [];
-    let undisabled = 0;
-    let sessionsCut = 0;
-    for (const role of over) {
-      const disabled = role.canLogin ? await tell(faults, () => disable(door, role, settings, signal)) : 'already';
-      const cut = await tell(faults, () => door.run(signal, 'cutting open sessions', (client) => cutSessions(client, door, role, settings)));
-      if (disabled === 'no right') undisabled += 1;
-      sessionsCut += cut ?? 0;
-      if (disabled === 'done' || (cut ?? 0) > 0) ended.push(role.name);
-    }
-    const notes = undisabled > 0 ? [`${undisabled} logins that are over were not disabled: the reaper has no right to. VALID UNTIL refuses them.`] : [];
+    const { over, disables } = await door.run(signal, 'looking for logins that are over', (client) => findOver(client, settings));
+    const cut = new Map<number, number>();
+    await cutSessions(door, over, settings, signal, cut, faults);
+    const enabled = over.filter(({ canLogin }) => canLogin);
+    const disabled = new Set<number>();
+    if (disables) for (const role of enabled) if (await tell(faults, () => disable(door, role, settings, signal))) disabled.add(role.oid);
+    // One that was half-way when it was looked for first; from now on there can be no other.
+    if (disabled.size > 0) await cutSessions(door, over, settings, signal, cut, faults);
+    const ended = over.filter(({ oid }) => disabled.has(oid) || cut.has(oid)).map((role) => role.name);
+    const sessionsCut = [...cut.values()].reduce((sum, count) => sum + count, 0);
+    const notes =
+      disables || enabled.length === 0
+        ? []
+        : [`${enabled.length} logins that are over were not disabled: the reaper has no right to. VALID UNTIL refuses them.`];
     return { ended, sessionsCut, notes, faults };
   } catch (error) {
-    if (error instanceof ProviderError) return { ended: [], sessionsCut: 0, notes: [], faults: [error.message] };
+    if (error instanceof ProviderError) return { ended: [], sessionsCut: 0, notes: [], faults: [...faults, error.message] };
     throw error;
   } finally {
     await door.close();
   }
 }
 
-async function tell<T>(faults: string[], work: () => Promise<T>): Promise<T | undefined> {
+/** Whether it could be done; if not, the words are among the faults. */
+async function tell(faults: string[], work: () => Promise<unknown>): Promise<boolean> {
   try {
-    return await work();
+    await work();
+    return true;
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     faults.push(error.message);
-    return undefined;
+    return false;
   }
 }
 
-/** Roles that are over and can still log in, or still have a session. Superusers and ourselves are never among them. */
-async function findOver(client: pg.ClientBase, vaultUsers: string | undefined): Promise<Over[]> {
+/** Roles that are over and can still log in, or still have a session; and whether the reaper may disable any. Superusers and ourselves are never among them. */
+async function findOver(client: pg.ClientBase, { vaultUsers, actAs }: ReaperSettings): Promise<{ over: Over[]; disables: boolean }> {
   const { rows } = await client.query<Over & { ours: boolean; comment: string }>(
     `SELECT r.oid::pg_catalog.int8 AS oid, r.rolname AS name, r.rolcanlogin AS "canLogin", r.rolname LIKE 'hg\\_%' AS ours,
             coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), '') AS comment
@@ -76,11 +83,14 @@ async function findOver(client: pg.ClientBase, vaultUsers: string | undefined): 
       ORDER BY r.rolvaliduntil`,
     [vaultUsers ?? null],
   );
-  return rows.filter(({ ours, comment }) => !ours || leaseIn(comment) !== null).map((row) => ({ ...row, oid: Number(row.oid) }));
+  const over = rows.filter(({ ours, comment }) => !ours || leaseIn(comment) !== null).map((row) => ({ ...row, oid: Number(row.oid) }));
+  if (actAs !== undefined) return { over, disables: true };
+  const { rowCount } = await client.query('SELECT FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolcreaterole OR rolsuper)');
+  return { over, disables: rowCount === 1 };
 }
 
-/** Refuses logins that are half-way too, which `VALID UNTIL` does not. Without the right to, the end stands as it is. */
-async function disable(door: Door, role: Over, { actAs }: ReaperSettings, signal: AbortSignal): Promise<'done' | 'no right' | 'gone'> {
+/** Refuses logins that are half-way too, which `VALID UNTIL` does not. What is gone meanwhile is well. */
+async function disable(door: Door, role: Over, { actAs }: ReaperSettings, signal: AbortSignal): Promise<void> {
   try {
     await door.run(signal, 'disabling a login', (client) =>
       transaction(client, async () => {
@@ -88,34 +98,60 @@ async function disable(door: Door, role: Over, { actAs }: ReaperSettings, signal
         await client.query(`ALTER ROLE ${quoteName(role.name)} NOLOGIN`);
       }),
     );
-    return 'done';
   } catch (error) {
-    const { code } = sqlOf(error);
-    if (code === '42704') return 'gone';
-    if (code === '42501' && actAs === undefined) return 'no right';
-    throw error;
+    if (sqlOf(error).code !== '42704') throw error;
   }
 }
 
-/** Until none is left. As `actAs`, which may give itself the role, and so its sessions; otherwise by `pg_signal_backend`. */
-async function cutSessions(client: pg.ClientBase, door: Door, role: Over, { actAs }: ReaperSettings): Promise<number> {
-  const ended = new Set<number>();
-  let empty = 0;
-  for (const deadline = Date.now() + 8_000; Date.now() < deadline; ) {
-    const pids = await sessionsOf(client, role.oid);
-    empty = pids.length === 0 ? empty + 1 : 0;
-    if (empty >= 2) return ended.size;
-    if (pids.length > 0) {
-      await (actAs === undefined ? terminate(client, role.oid) : transaction(client, () => terminateAs(client, role, actAs)));
-      for (const pid of pids) ended.add(pid);
+/** One role's sessions were told to end so long ago, and are still there: that is a fault. */
+const patienceMs = 8_000;
+
+/** Until none of these roles has one. Counts into `cut`, by role. As `actAs`, which may give itself the role, and so its sessions; otherwise by `pg_signal_backend`. */
+async function cutSessions(
+  door: Door,
+  over: readonly Over[],
+  { actAs }: ReaperSettings,
+  signal: AbortSignal,
+  cut: Map<number, number>,
+  faults: string[],
+): Promise<void> {
+  const roles = new Map(over.map((role) => [role.oid, role]));
+  const told = new Map<number, { since: number; pids: Set<number> }>();
+  // Two empty looks: a login becomes visible a moment after it was let in.
+  for (let empty = 0; empty < 2 && roles.size > 0; await sleep(20)) {
+    const open = await door.run(signal, 'looking at open sessions', (client) => sessionsOf(client, [...roles.keys()]));
+    empty = open.size === 0 ? empty + 1 : 0;
+    for (const [oid, pids] of open) {
+      const role = roles.get(oid);
+      const before = told.get(oid) ?? { since: Date.now(), pids: new Set<number>() };
+      told.set(oid, before);
+      if (!role) continue;
+      const late = Date.now() - before.since > patienceMs;
+      if (late) faults.push(`${door.name}: sessions of ${role.name} are still open although they were told to end.`);
+      const terminated =
+        !late &&
+        (await tell(faults, () =>
+          door.run(signal, 'cutting open sessions', (client) =>
+            actAs === undefined ? terminate(client, oid) : transaction(client, () => terminateAs(client, role, actAs)),
+          ),
+        ));
+      if (!terminated) roles.delete(oid);
+      else for (const pid of pids) before.pids.add(pid);
     }
-    await sleep(20);
   }
-  throw new ProviderError('target_timeout', `${door.name}: sessions of ${role.name} are still open although they were told to end.`);
+  for (const [oid, { pids }] of told) if (roles.has(oid)) cut.set(oid, (cut.get(oid) ?? 0) + pids.size);
 }
 
-const sessionsOf = async (client: pg.ClientBase, oid: number): Promise<number[]> =>
-  (await client.query<{ pid: number }>('SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = $1', [oid])).rows.map(({ pid }) => pid);
+/** The sessions of these roles, by role. */
+async function sessionsOf(client: pg.ClientBase, oids: readonly number[]): Promise<Map<number, number[]>> {
+  const { rows } = await client.query<{ oid: string; pid: number }>(
+    'SELECT usesysid::pg_catalog.int8 AS oid, pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::pg_catalog.oid[])',
+    [oids],
+  );
+  const found = new Map<number, number[]>();
+  for (const { oid, pid } of rows) found.set(Number(oid), [...(found.get(Number(oid)) ?? []), pid]);
+  return found;
+}
 
 const terminate = (client: pg.ClientBase, oid: number): Promise<unknown> =>
   client.query('SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1', [oid]);

@@ -2,15 +2,17 @@
  * The reaper at a PostgreSQL server, with Halligan out of the picture: sessions that are over are cut, and nothing else is.
  * On a server of its own: the reaper would end what is over of every other test as well.
  */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { readSecret } from '../../src/config/secrets.ts';
 import { type EmbeddedPostgres, startPostgres } from '../../src/demo/embedded-postgres.ts';
-import type { Issued, LeaseSpec, Target } from '../../src/domain/provider.ts';
+import type { Issued, LeaseSpec, Limits, Target } from '../../src/domain/provider.ts';
 import { targetSchema } from '../../src/providers/postgres/sql.ts';
 import { type ReaperSettings, reaperSchema, reapPostgres } from '../../src/reap/postgres.ts';
 import { reapCommand } from '../../src/reap/reap.ts';
@@ -28,6 +30,7 @@ let passwordFile: string;
 const leases: LeaseSpec[] = [];
 const clients: pg.Client[] = [];
 const roles: string[] = [];
+const children: ChildProcess[] = [];
 
 beforeAll(async () => {
   const { folder } = inject('server');
@@ -49,6 +52,7 @@ beforeAll(async () => {
   halligan = connectTo({ ...config(), user: admin });
 });
 afterEach(async () => {
+  for (const child of children.splice(0)) child.kill('SIGKILL');
   for (const client of clients.splice(0)) await client.end().catch(() => undefined);
   for (const lease of leases.splice(0)) await halligan.revoke(lease, within(20));
   for (const role of roles.splice(0)) await asSuperuser(`DROP ROLE IF EXISTS ${role}`);
@@ -182,6 +186,23 @@ test('a role that cannot be ended is a fault, and stops nothing else', async () 
   expect((await reap()).ended).toHaveLength(2);
 });
 
+test('a thousand logins that are over and stay, because the reaper may not disable them, delay no cut', async () => {
+  await asSuperuser(`DO $$ BEGIN FOR n IN 1..1000 LOOP
+    EXECUTE format('CREATE ROLE hg_stays_%s LOGIN VALID UNTIL %L', n, '2020-01-01');
+    EXECUTE format('COMMENT ON ROLE hg_stays_%s IS %L', n, 'halligan lease=lse_' || md5(n::text)); END LOOP; END $$`);
+  try {
+    const { lease, session } = await held(1);
+    await sleep(lease.endsAt.getTime() - Date.now() + 50);
+    const began = Date.now();
+    const reaped = await reap();
+    expect(Date.now() - began).toBeLessThan(2_000);
+    expect(reaped).toMatchObject({ ended: [lease.externalName], sessionsCut: 1, faults: [], notes: [expect.stringContaining('1001 logins')] });
+    expect(await works(session)).toBe(false);
+  } finally {
+    await asSuperuser("DO $$ BEGIN FOR n IN 1..1000 LOOP EXECUTE format('DROP ROLE hg_stays_%s', n); END LOOP; END $$");
+  }
+});
+
 test('the command: one line of JSON for each target, 0 when nothing failed; a file that is not right is said in words', async () => {
   const folder = inject('server').folder;
   const file = join(folder, `reap-${suffix}.yaml`);
@@ -220,3 +241,60 @@ test('the command goes on until it is told to stop', async () => {
   expect(await running).toBe(0);
   expect(lines).toHaveLength(1);
 });
+
+const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
+
+/** A process of its own; `line` is the next one that it prints. */
+function started(script: string, ...args: string[]): { child: ChildProcess; line: () => Promise<string> } {
+  const child = spawn(process.execPath, [path(script), ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  children.push(child);
+  const lines: string[] = [];
+  let rest = '';
+  child.stdout?.on('data', (chunk: Buffer) => {
+    const parts = `${rest}${chunk}`.split('\n');
+    rest = parts.pop() ?? '';
+    lines.push(...parts);
+  });
+  return {
+    child,
+    async line() {
+      for (const end = Date.now() + 15_000; lines.length === 0; await sleep(10)) if (Date.now() > end) throw new Error(`${script} said nothing`);
+      return lines.shift() ?? '';
+    },
+  };
+}
+
+test('invariant 1: Halligan killed, the reaper beside the server: the open session ends within the bound that `limits` declares', async () => {
+  const everySeconds = 2;
+  const folder = inject('server').folder;
+  const [reaperFile, childFile] = [join(folder, `reap-dead-${suffix}.yaml`), join(folder, `child-${suffix}.json`)];
+  await writeFile(reaperFile, JSON.stringify({ targets: { 'orders-db': { kind: 'postgres', ...config() } } }));
+  const lasts: number[] = [];
+  let bound: number | null = null;
+  for (let round = 0; round < 3; round += 1) {
+    const spec = newLease({ role: groupRole }, 3);
+    leases.push(spec);
+    await writeFile(childFile, JSON.stringify({ block: { ...config(), user: admin, reaper: everySeconds }, spec }));
+    const { child, line } = started('halligan-child.ts', childFile);
+    const { issued, limits }: { issued: Issued; limits: Limits } = JSON.parse(await line());
+    bound = limits.openSession.dead;
+    const session = await open(issued);
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('close', resolve));
+    // The real command, so that its rounds stand anywhere to the end.
+    const reaping = started('../../bin/halligan.js', 'reap', '--targets', reaperFile, '--every', `${everySeconds}s`);
+    const end = spec.endsAt.getTime();
+    let last = 0;
+    for (const deadline = end + (everySeconds + 5) * 1_000; Date.now() < deadline; await sleep(20)) {
+      const now = Date.now();
+      if (!(await works(session))) break;
+      last = now;
+    }
+    lasts.push(last - end);
+    expect(JSON.parse(await reaping.line())).toMatchObject({ target: 'orders-db', ended: [spec.externalName], sessionsCut: 1, faults: [] });
+    reaping.child.kill('SIGTERM');
+  }
+  console.log(`Halligan dead, a round every ${everySeconds} s: the open session last worked ${lasts.join(', ')} ms after the end; declared: ${bound} s`);
+  expect(bound).toBe(everySeconds + 60);
+  expect(Math.max(...lasts)).toBeLessThanOrEqual(everySeconds * 1_000 + 1_000);
+}, 60_000);

@@ -220,7 +220,7 @@ async function endEverything(database: TestDatabase): Promise<void> {
 export async function rolesAt(target: TestTarget): Promise<{ name: string; lease: string }[]> {
   const { rows } = await target.superuser.query<{ name: string; lease: string }>(
     `SELECT r.rolname AS name, substring(shobj_description(r.oid, 'pg_authid') FROM 'lease=(lse_[0-9a-f]{32})') AS lease
-       FROM pg_roles r JOIN pg_auth_members m ON m.roleid = r.oid JOIN pg_roles a ON a.oid = m.member AND a.rolname = $1
+       FROM pg_roles r JOIN pg_auth_members m ON m.roleid = r.oid JOIN pg_roles a ON a.oid = m.member AND (a.rolname = $1 OR starts_with(a.rolname, $1 || '_maker_'))
       WHERE r.rolname LIKE 'hg\\_%' GROUP BY r.oid, r.rolname ORDER BY 1`,
     [target.adminRole],
   );

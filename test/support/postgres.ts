@@ -112,12 +112,16 @@ export async function testTarget(): Promise<TestTarget> {
     async close() {
       // What the server still holds of this target's leases is a leak, and the run's end would blame nobody in particular.
       const { rows } = await superuser.query<{ rolname: string }>(
-        `SELECT DISTINCT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles a ON a.oid = m.member WHERE a.rolname = $1 AND r.rolname LIKE 'hg\\_%'`,
+        `SELECT DISTINCT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles a ON a.oid = m.member
+          WHERE (a.rolname = $1 OR starts_with(a.rolname, $1 || '_maker_')) AND r.rolname LIKE 'hg\\_%'`,
         [adminRole],
       );
+      const { rows: makers } = await superuser.query<{ rolname: string }>(`SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1 || '_maker_')`, [
+        adminRole,
+      ]);
       await superuser.end();
       await asSuperuser('postgres', `DROP DATABASE ${database} WITH (FORCE)`);
-      for (const role of [...rows.map((row) => row.rolname), leftoversRole, groupRole, adminRole])
+      for (const role of [...[...rows, ...makers].map((row) => row.rolname), leftoversRole, groupRole, adminRole])
         await asSuperuser('postgres', `DROP ROLE IF EXISTS "${role}"`);
       await rm(folder, { recursive: true, force: true });
       if (rows.length > 0) throw new Error(`roles were left at the target: ${rows.map((row) => row.rolname).join(', ')}`);

@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { ProviderError, type TargetFault } from '../../domain/provider.ts';
 import { mustBeGivable } from './group.ts';
 import { ensureLeftoversRole } from './leftovers.ts';
+import { strangeMakers } from './makers.ts';
 import { type Door, quoteName } from './sql.ts';
 
 /** At most this far may the target's clock be from ours before grants end visibly early or late there. */
@@ -15,7 +16,7 @@ export async function checkTarget(door: Door, roles: readonly string[], signal: 
       const { faults, makesRoles } = await checkServer(client, door);
       // Without the right to make roles the next step could only fail, for the reason that is named already.
       const leftovers = makesRoles ? await collect(() => ensureLeftovers(client, door)) : [];
-      return [...faults, ...leftovers, ...(await checkRoles(client, door, roles))];
+      return [...faults, ...leftovers, ...(await checkMakers(client, door)), ...(await checkRoles(client, door, roles))];
     });
   } catch (error) {
     if (error instanceof ProviderError) return [asFault(error)];
@@ -77,6 +78,14 @@ async function checkServer(client: pg.ClientBase, door: Door): Promise<{ faults:
     });
   return { faults, makesRoles: row.superuser || row.creates };
 }
+
+/** A helper role that somebody else made, changed or is a member of: logins are made without it, and its share more slowly. */
+const checkMakers = async (client: pg.ClientBase, door: Door): Promise<TargetFault[]> =>
+  (await strangeMakers(client, door.config.user)).map((name) => ({
+    message: `${door.name}: the role ${JSON.stringify(name)} bears the name of a helper of ours, but it is not Halligan's alone, so no login is made by it.`,
+    next: `If nothing else uses it, as a superuser there: DROP ROLE ${quoteName(name)}; Halligan makes it anew.`,
+    warning: true,
+  }));
 
 async function checkRoles(client: pg.ClientBase, door: Door, roles: readonly string[]): Promise<TargetFault[]> {
   const faults: TargetFault[] = [];

@@ -6,12 +6,13 @@ import { quoteName, type TargetConfig } from './sql.ts';
 export const postgresSetup = (targets: readonly PrintTarget[]): string => targets.map(setupOf).join('\n');
 
 function setupOf({ name, config, grants }: PrintTarget): string {
-  const { database, user, leftoversRole } = config as TargetConfig;
+  const { database, user, leftoversRole, makers, reaper } = config as TargetConfig;
   const roles = [...new Set(grants.map(({ grant }) => (grant as { role: string }).role))];
   const own = quoteName(user);
   return [
     `-- ${name}: as a superuser, in the database ${database}`,
     `-- Halligan's own role: it makes logins and gives away membership, and cannot read a row. Set its password with \\password.`,
+    ...(makers === 0 ? [] : [`-- From PostgreSQL 16 on it makes ${makers} helper roles ${quoteName(`${user}_maker_0`)} … by itself, when it needs them.`]),
     `CREATE ROLE ${own} LOGIN CREATEROLE;`,
     `GRANT CONNECT ON DATABASE ${quoteName(database)} TO ${own};`,
     ...roles.flatMap((role) => [
@@ -26,6 +27,14 @@ function setupOf({ name, config, grants }: PrintTarget): string {
     `-- Only where people may create things: who gets what they leave behind.`,
     `CREATE ROLE ${quoteName(leftoversRole)} NOLOGIN;`,
     `GRANT ${quoteName(leftoversRole)} TO ${own};`,
+    ...(reaper === false
+      ? []
+      : [
+          `-- The reaper beside the server (halligan reap): it may cut sessions, and cannot read a row. Set its password too.`,
+          `CREATE ROLE halligan_reaper LOGIN;`,
+          `GRANT CONNECT ON DATABASE ${quoteName(database)} TO halligan_reaper;`,
+          `GRANT pg_signal_backend TO halligan_reaper;`,
+        ]),
     '',
   ].join('\n');
 }

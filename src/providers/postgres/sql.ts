@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { z } from 'zod';
 import { ProviderError, type TargetOptions } from '../../domain/provider.ts';
+import { sessionKeeper } from './sessions.ts';
 
 const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 
@@ -24,6 +25,11 @@ export const targetSchema = z
     allowPlaintext: z.boolean().default(false).describe('lets tls: disable be used for a server on another machine'),
     leftoversRole: z.string().min(1).max(63).default('halligan_leftovers').describe('the powerless role that gets what holders leave behind'),
     connectionLimit: z.int().min(1).max(1_000).default(10).describe('how many sessions one issued login may have at once'),
+    makers: z.int().min(0).max(64).default(16).describe('how many helper roles share out the logins, from PostgreSQL 16 on; 0: none'),
+    reaper: z
+      .union([z.boolean(), z.int().min(1).max(3_600)])
+      .default(false)
+      .describe('halligan reap runs beside the server, from the beginning of one round to that of the next at most so many seconds; true: 60'),
   })
   .superRefine((block, ctx) => {
     if ((block.passwordFile === undefined) === (block.passwordEnv === undefined))
@@ -33,6 +39,8 @@ export const targetSchema = z
     }
   });
 export type TargetConfig = z.infer<typeof targetSchema>;
+/** What it takes to go there, and to end a login. */
+export type DoorConfig = Omit<TargetConfig, 'makers' | 'reaper'>;
 
 export const quoteName = pg.escapeIdentifier;
 export const quoteText = pg.escapeLiteral;
@@ -40,7 +48,7 @@ export const quoteText = pg.escapeLiteral;
 /** One target's connections. `run` never throws anything but a `ProviderError`. */
 export interface Door {
   readonly name: string;
-  readonly config: TargetConfig;
+  readonly config: DoorConfig;
   /**
    * Gives `work` a session in the target's own database, or in `database`. When `signal` fires the session is destroyed
    * and `target_timeout` thrown. After any failure the session is thrown away, never used again.
@@ -53,7 +61,7 @@ const connectMs = 5_000;
 const statementMs = 9_000;
 
 /** Opens nothing yet: the first call does. At most four sessions are kept, in the target's own database. */
-export function openDoor(name: string, config: TargetConfig, options: TargetOptions): Door {
+export function openDoor(name: string, config: DoorConfig, options: TargetOptions): Door {
   const secret = config.passwordFile === undefined ? { env: config.passwordEnv ?? '' } : { file: config.passwordFile };
   const settings = async (database: string): Promise<pg.ClientConfig> => ({
     host: config.host,
@@ -105,57 +113,6 @@ export function openDoor(name: string, config: TargetConfig, options: TargetOpti
             (late) => sessions.give(late, false),
             () => undefined,
           );
-      }
-    },
-  };
-}
-
-/** Sessions of the main database are kept for the next call, at most four and ten seconds; those of others are closed at once. */
-function sessionKeeper(settings: (database: string) => Promise<pg.ClientConfig>, mainDatabase: string) {
-  const idle: { client: pg.Client; timer: NodeJS.Timeout }[] = [];
-  let closed = false;
-  const drop = (client: pg.Client) => void client.end().catch(() => undefined);
-  return {
-    async take(database: string): Promise<pg.Client> {
-      const kept = database === mainDatabase ? idle.pop() : undefined;
-      if (kept) {
-        clearTimeout(kept.timer);
-        return kept.client;
-      }
-      const client = new pg.Client(await settings(database));
-      client.on('error', () => {
-        const at = idle.findIndex((entry) => entry.client === client);
-        if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer);
-      });
-      try {
-        await client.connect();
-      } catch (error) {
-        drop(client);
-        throw error;
-      }
-      return client;
-    },
-    give(client: pg.Client, whole: boolean): void {
-      client.removeAllListeners('notice');
-      if (!whole || closed || idle.length >= 4 || client.database !== mainDatabase) {
-        drop(client);
-        return;
-      }
-      const timer = setTimeout(() => {
-        idle.splice(
-          idle.findIndex((entry) => entry.client === client),
-          1,
-        );
-        drop(client);
-      }, 10_000);
-      timer.unref();
-      idle.push({ client, timer });
-    },
-    async close(): Promise<void> {
-      closed = true;
-      for (const { client, timer } of idle.splice(0)) {
-        clearTimeout(timer);
-        await client.end().catch(() => undefined);
       }
     },
   };
@@ -240,7 +197,7 @@ export const oneLine = (text: string): string => {
 
 const timedOut = (name: string, doing: string): ProviderError => new ProviderError('target_timeout', `${name} did not answer in time while ${doing}.`);
 
-function asProviderError(error: unknown, name: string, config: TargetConfig, doing: string): ProviderError {
+function asProviderError(error: unknown, name: string, config: DoorConfig, doing: string): ProviderError {
   if (error instanceof ProviderError) return error;
   const { code, message } = sqlOf(error);
   const said = oneLine(message);

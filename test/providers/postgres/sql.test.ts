@@ -20,6 +20,8 @@ describe('the config block', () => {
       allowPlaintext: false,
       leftoversRole: 'halligan_leftovers',
       connectionLimit: 10,
+      makers: 16,
+      reaper: false,
     });
   });
   test.each([
@@ -32,6 +34,9 @@ describe('the config block', () => {
     ['plaintext to another machine', { ...block, tls: 'disable' }],
     ['a host that only looks like this machine', { ...block, host: '127.0.0.1.example.com', tls: 'disable' }],
     ['a name longer than PostgreSQL keeps', { ...block, database: 'x'.repeat(64) }],
+    ['more helper roles than are of use', { ...block, makers: 65 }],
+    ['a reaper that comes once a day', { ...block, reaper: 86_400 }],
+    ['a reaper that never waits', { ...block, reaper: 0 }],
   ])('refuses %s', (_, bad) => {
     expect(targetSchema.safeParse(bad).success).toBe(false);
   });
