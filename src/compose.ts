@@ -12,6 +12,7 @@ import { createAuth } from './auth/auth.ts';
 import type { Ctx, Policy } from './commands/context.ts';
 import type { Config } from './config/load.ts';
 import { readSecret, type SecretRef } from './config/secrets.ts';
+import { tellsAnybody } from './config/tell.ts';
 import { announcer, type Change, changesChannel } from './db/announce.ts';
 import { listen } from './db/listen.ts';
 import { migrationsPending } from './db/migrate.ts';
@@ -26,6 +27,7 @@ import { loginApi } from './http/routes/login-api.ts';
 import { meRoutes } from './http/routes/me.ts';
 import { requestRoutes } from './http/routes/requests.ts';
 import { reviewRoutes } from './http/routes/reviews.ts';
+import type { Channel } from './notify/channel.ts';
 import { sendErrorPage } from './web/error-page.ts';
 import * as loginPages from './web/login-pages.ts';
 import { createPages } from './web/pages.ts';
@@ -93,7 +95,7 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   const changed = new Set<(requests: readonly string[]) => void>();
   let workers: Workers | undefined;
   const hear = (change: Change): void => {
-    if (change.outbox) workers?.nudge();
+    workers?.nudge(change);
     for (const tell of changed) tell(change.requests);
   };
   const announce = announcer(pool, (error) =>
@@ -103,9 +105,12 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     hear(change);
     announce(change);
   };
-  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge };
+  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge, tells: tellsAnybody(config.tell) };
   const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
-  workers = options.worker ? startWorkers(ctx, sealer) : undefined;
+  const channels = await openChannels(config);
+  const { routes, slack } = config.tell;
+  const tell = { channels, routes, workspace: slack?.workspace, serverUrl: new URL(config.server.url) };
+  workers = options.worker ? startWorkers(ctx, sealer, tell) : undefined;
   const listener = listen({
     connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
     channel: changesChannel,
@@ -130,6 +135,15 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     await stopAll(undefined);
     throw error;
   }
+}
+
+/** The ways of telling people that the config sets up; each is loaded only then. */
+async function openChannels(config: Config): Promise<Channel[]> {
+  const { email, webhooks } = config.tell;
+  const channels: Channel[] = [];
+  if (email) channels.push((await import('./notify/email.ts')).emailChannel(email));
+  if (webhooks.size > 0) channels.push((await import('./notify/webhook.ts')).webhookChannel(webhooks));
+  return channels;
 }
 
 /** The key is read before anything is started, so that a wrong one is said at once. */

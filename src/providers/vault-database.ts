@@ -21,11 +21,12 @@ export { leastRights, setupCommands } from './vault-database/rights.ts';
 /**
  * See docs/providers.md, which says how each was measured. `dead` is with Halligan dead; a new login is bounded also with Vault
  * dead, by VALID UNTIL, which PostgreSQL's plugin sets five seconds late, and we up to one. An open session ends with
- * Halligan dead only where the role's statements end it, and with Vault dead as well by nothing.
+ * Halligan dead where the role's statements end it, and otherwise, or with Vault dead as well, in the reaper's next round
+ * after VALID UNTIL; a round takes less than a minute.
  */
 const limitsOf = (config: VaultConfig): Limits => ({
   newLogin: { alive: 1, dead: config.plugin === 'postgresql' ? 7 : 2 },
-  openSession: { alive: 1, dead: config.sessionsEndWithUser ? 2 : null },
+  openSession: { alive: 1, dead: config.sessionsEndWithUser ? 2 : config.reaper === false ? null : (config.reaper === true ? 60 : config.reaper) + 66 },
 });
 
 export const vaultDatabase: Provider = {

@@ -81,6 +81,10 @@ export const targetSchema = z
     tls: tls.default('verify-full').describe('what holders are told to demand of the database'),
     allowPlaintext: z.boolean().default(false).describe('lets http: and tls: disable be used for another machine'),
     sessionsEndWithUser: z.boolean().default(false).describe("the roles' revocation statements end open sessions, so Vault does it when Halligan is dead"),
+    reaper: z
+      .union([z.boolean(), z.int().min(1).max(3_600)])
+      .default(false)
+      .describe('halligan reap runs beside the database, from the beginning of one round to that of the next at most so many seconds; true: 60'),
     probe: probe.optional().describe('a login at the database itself, to read back there that a user is gone and to end what is still open'),
   })
   .superRefine((block, ctx) => {
@@ -98,6 +102,8 @@ export const targetSchema = z
         path: ['probe'],
         message: 'nothing would end open sessions: give a probe, or say sessionsEndWithUser: true once the revocation statements of the roles do',
       });
+    if (block.reaper !== false && block.plugin !== 'postgresql')
+      ctx.addIssue({ code: 'custom', path: ['reaper'], message: 'the reaper knows PostgreSQL only' });
     if (block.probe && block.plugin !== 'postgresql') ctx.addIssue({ code: 'custom', path: ['probe'], message: 'a probe speaks PostgreSQL only' });
   });
 export type VaultConfig = z.infer<typeof targetSchema>;
