@@ -11,7 +11,7 @@ import { requireCsrf, requireOwnOrigin } from './csrf.ts';
 import { type ProviderClient, providerClient } from './identity-provider.ts';
 import { type Limits, newLimits } from './limits.ts';
 import { logOut, refuseLogin, sweepLogins } from './logins.ts';
-import { type OidcLogin, oidcLogin } from './oidc.ts';
+import { type LoginStart, type OidcLogin, oidcLogin, silenceTriedMark } from './oidc.ts';
 import { logIn } from './people.ts';
 import { csrfTokenFor, regenerate, sessionActor, sessionMiddleware } from './sessions.ts';
 import { bearerOf, bringsBearer, tokenActor } from './tokens.ts';
@@ -40,7 +40,12 @@ export interface Auth {
   /** The token for this session's forms; '' without a session. */
   csrfTokenFor(req: Request): string;
   /** Answers with the redirect to the identity provider. */
-  startLogin(req: Request, res: Response, returnTo: unknown): Promise<void>;
+  startLogin(req: Request, res: Response, start: LoginStart): Promise<void>;
+  /**
+   * Answers the GET of a page with the redirect to a silent login, once: false when there is nothing to redirect, because
+   * it was tried for this address before, the page was fetched by a script, or the provider does not answer now.
+   */
+  readGroupsAgain(req: Request, res: Response): Promise<boolean>;
   /** Takes the provider's answer: a new session begins. Returns the path to go on to. Rejects with `login_refused`, witnessed. */
   finishLogin(req: Request, res: Response): Promise<string>;
   /** Ends the session of this request and removes its cookie. */
@@ -56,6 +61,11 @@ export function createAuth(parts: { readonly ctx: Ctx; readonly config: AuthConf
   const login = oidcLogin({ pool: ctx.pool, config, cookies, provider });
   const { actorOf, optionalActor } = actors(ctx, cookies);
   const limits = newLimits(parts.limits);
+  const startLogin: Auth['startLogin'] = async (req, res, start) => {
+    await limits.loginStart(req.ip ?? '');
+    await sweepLogins(ctx);
+    await witnessed(ctx, login.start(req, res, { ...start, subject: sessionActor(req)?.subject }));
+  };
   return {
     ctx,
     config,
@@ -78,10 +88,18 @@ export function createAuth(parts: { readonly ctx: Ctx; readonly config: AuthConf
       }
     },
     csrfTokenFor,
-    async startLogin(req, res, returnTo) {
-      await limits.loginStart(req.ip ?? '');
-      await sweepLogins(ctx);
-      await witnessed(ctx, login.start(req, res, returnTo));
+    startLogin,
+    async readGroupsAgain(req, res) {
+      if (req.method !== 'GET' || req.query[silenceTriedMark] !== undefined || !isNavigation(req) || !sessionActor(req)) return false;
+      if (!(await provider.answers())) return false;
+      try {
+        await startLogin(req, res, { returnTo: req.originalUrl, wish: { silent: true }, otherwise: 'go on' });
+        return true;
+      } catch (error) {
+        // Witnessed. The page is still of use; a decision on it says in words what is missing.
+        if (isRefusal(error)) return false;
+        throw error;
+      }
     },
     async finishLogin(req, res) {
       await limits.callback(req.ip ?? '');
@@ -98,11 +116,17 @@ export function createAuth(parts: { readonly ctx: Ctx; readonly config: AuthConf
 /** A new session id at every login, so that one planted before it is worth nothing. */
 async function finishLogin(ctx: Ctx, login: OidcLogin, req: Request, res: Response): Promise<string> {
   const finished = await witnessed(ctx, login.finish(req, res));
-  const replaces = sessionActor(req)?.loginId;
+  if ('goOn' in finished) return finished.goOn;
+  const { identity, returnTo } = finished;
+  const earlier = sessionActor(req);
   const sessionId = await regenerate(req);
-  await logIn(ctx, finished.identity, { sessionId, agent: agentInWords(req.get('user-agent')), replaces });
-  return finished.returnTo;
+  const before = earlier?.subject === identity.subject ? earlier : undefined;
+  await logIn(ctx, identity, { sessionId, agent: agentInWords(req.get('user-agent')), replaces: earlier?.loginId, before });
+  return returnTo;
 }
+
+/** Somebody opens a page, rather than a script that fetches it. Browsers that do not say are taken at their best. */
+const isNavigation = (req: Request): boolean => (req.get('sec-fetch-dest') ?? 'document') === 'document';
 
 /** A login that fails is an event too. */
 async function witnessed<T>(ctx: Ctx, step: Promise<T>): Promise<T> {

@@ -54,8 +54,8 @@ function isLoopbackRedirect(text: string): boolean {
 export async function confirmCliLogin(ctx: Ctx, actor: PersonActor, ask: CliLoginAsk): Promise<URL> {
   const code = newSecret();
   await commit(ctx, actor, async (tx) => {
-    await sql`INSERT INTO login_code (code_hash, kind, person_id, challenge, redirect_uri, label, auth_at, expires_at)
-      VALUES (${hashOf(code)}, 'cli', ${actor.id}, ${ask.challenge}, ${ask.redirectUri}, ${ask.label}, ${actor.authAt}, now() + interval '60 seconds')`.execute(
+    await sql`INSERT INTO login_code (code_hash, kind, person_id, challenge, redirect_uri, label, auth_at, acr, expires_at)
+      VALUES (${hashOf(code)}, 'cli', ${actor.id}, ${ask.challenge}, ${ask.redirectUri}, ${ask.label}, ${actor.authAt}, ${actor.acr ?? null}, now() + interval '60 seconds')`.execute(
       tx.sql,
     );
   });
@@ -101,8 +101,8 @@ export async function exchangeCliCode(ctx: Ctx, sent: { code: string; verifier: 
   const actor: PersonActor = { ...owner, via: 'cli', loginId: '', authAt: new Date(0) };
   const result = await commit(ctx, actor, async (tx) => {
     // Returned, not thrown: a throw would roll back the deletion that makes the code one-use.
-    const { rows } = await sql<{ challenge: string; redirect_uri: string; label: string; auth_at: Date; late: boolean }>`
-      DELETE FROM login_code WHERE code_hash = ${hashOf(sent.code)} AND kind = 'cli' RETURNING challenge, redirect_uri, label, auth_at, expires_at <= now() AS late`.execute(
+    const { rows } = await sql<{ challenge: string; redirect_uri: string; label: string; auth_at: Date; acr: string | null; late: boolean }>`
+      DELETE FROM login_code WHERE code_hash = ${hashOf(sent.code)} AND kind = 'cli' RETURNING challenge, redirect_uri, label, auth_at, acr, expires_at <= now() AS late`.execute(
       tx.sql,
     );
     const [row] = rows;
@@ -110,7 +110,7 @@ export async function exchangeCliCode(ctx: Ctx, sent: { code: string; verifier: 
     if (row.late) return 'late';
     if (row.redirect_uri !== sent.redirectUri) return 'another redirect_uri';
     if (!sameSecret(challengeOf(sent.verifier), row.challenge)) return 'the PKCE verifier does not fit';
-    return issueToken(tx, { personId: owner.id, via: 'cli', label: row.label, authAt: row.auth_at });
+    return issueToken(tx, { personId: owner.id, via: 'cli', label: row.label, authAt: row.auth_at, acr: row.acr });
   });
   if (typeof result === 'string') throw await invalid(result);
   return { ...result, person: owner };

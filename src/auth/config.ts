@@ -12,6 +12,8 @@ export interface AuthConfig {
   readonly scopes?: readonly string[];
   /** The claim with the name to show. Default `name`, then `preferred_username`. Never an identity. */
   readonly nameClaim?: string;
+  /** The claim with the address that mail for a person goes to. Default `email`. Never an identity. */
+  readonly emailClaim?: string;
 }
 
 const loopbackHosts = new Set(['127.0.0.1', '[::1]', 'localhost']);

@@ -63,7 +63,7 @@ export async function decideDeviceLogin(ctx: Ctx, actor: PersonActor, userCode: 
   if (actor.via !== 'web') throw new Refusal('login_refused', 'A terminal is logged in from a browser only.');
   await commit(ctx, actor, async (tx) => {
     const { rows } = await sql<{ label: string }>`
-      UPDATE login_code SET person_id = ${decision === 'confirm' ? actor.id : null}, auth_at = ${actor.authAt}, denied = ${decision === 'deny'}
+      UPDATE login_code SET person_id = ${decision === 'confirm' ? actor.id : null}, auth_at = ${actor.authAt}, acr = ${actor.acr ?? null}, denied = ${decision === 'deny'}
       WHERE user_code_hash = ${hashOf(userCode)} AND kind = 'device' AND person_id IS NULL AND NOT denied AND expires_at > now() RETURNING label`.execute(
       tx.sql,
     );
@@ -80,8 +80,8 @@ export async function pollDeviceLogin(ctx: Ctx, deviceCode: string): Promise<Log
   const owner = await ownerOf(ctx, deviceCode);
   const actor = owner ? { ...owner, via: 'device' as const, loginId: '', authAt: new Date(0) } : { system: 'login' };
   const result = await commit(ctx, actor, async (tx) => {
-    const { rows } = await sql<{ person_id: string | null; denied: boolean; label: string; auth_at: Date; late: boolean; hasty: boolean }>`
-      SELECT person_id, denied, label, auth_at, expires_at <= now() AS late, coalesce(polled_at > now() - interval '1.5 seconds', false) AS hasty
+    const { rows } = await sql<{ person_id: string | null; denied: boolean; label: string; auth_at: Date; acr: string | null; late: boolean; hasty: boolean }>`
+      SELECT person_id, denied, label, auth_at, acr, expires_at <= now() AS late, coalesce(polled_at > now() - interval '1.5 seconds', false) AS hasty
       FROM login_code WHERE code_hash = ${hashOf(deviceCode)} AND kind = 'device' FOR UPDATE`.execute(tx.sql);
     const [row] = rows;
     if (!row || row.late) return 'login_code_invalid' satisfies Polled;
@@ -92,7 +92,7 @@ export async function pollDeviceLogin(ctx: Ctx, deviceCode: string): Promise<Log
     if (!row.denied && row.person_id === null) return 'login_pending' satisfies Polled;
     await sql`DELETE FROM login_code WHERE code_hash = ${hashOf(deviceCode)}`.execute(tx.sql);
     if (row.denied || row.person_id === null) return 'login_refused' satisfies Polled;
-    return issueToken(tx, { personId: row.person_id, via: 'device', label: row.label, authAt: row.auth_at });
+    return issueToken(tx, { personId: row.person_id, via: 'device', label: row.label, authAt: row.auth_at, acr: row.acr });
   });
   if (typeof result === 'object' && owner) return { ...result, person: owner };
   throw await pollRefusal(ctx, result as Polled);

@@ -5,6 +5,7 @@
 import * as oidc from 'openid-client';
 import { Refusal } from '../domain/errors.ts';
 import { type AuthConfig, isLoopback } from './config.ts';
+import { type LoginWish, wishParameters } from './wishes.ts';
 
 /** Signatures only a private key can make. HS256 is absent: with it, whoever holds the client secret could mint logins. */
 export const signingAlgorithms = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'];
@@ -19,13 +20,19 @@ export interface Checks {
 }
 
 export interface ProviderClient {
-  /** Where to send the browser: state, nonce and PKCE S256 always. */
-  authorizationUrl(checks: Checks): Promise<URL>;
-  /** Exchanges the code in `query` and returns the claims of the ID token, all of it checked. Throws `login_refused`. */
+  /** Where to send the browser: state, nonce and PKCE S256 always, and the wish. */
+  authorizationUrl(checks: Checks, wish?: LoginWish): Promise<URL>;
+  /** Exchanges the code in `query` and returns the claims of the ID token, all of it checked. Throws `login_refused`, and `NotSilently` where the provider would have to ask the person something. */
   exchange(query: URLSearchParams, checks: Checks): Promise<Record<string, unknown>>;
+  /** Whether the provider answers at this moment: before a browser is sent there unasked. An answer is good for ten seconds. */
+  answers(): Promise<boolean>;
   /** The provider's own logout page, when it announces one and has been discovered. */
   logoutUrl(): URL | undefined;
 }
+
+/** The provider has to ask the person something (OpenID Connect Core §3.1.2.6). */
+export class NotSilently extends Error {}
+const notSilently = new Set(['login_required', 'interaction_required', 'consent_required', 'account_selection_required']);
 
 interface Known {
   readonly configuration: oidc.Configuration;
@@ -65,7 +72,7 @@ export function providerClient(config: AuthConfig): ProviderClient {
   }
 
   return {
-    async authorizationUrl(checks) {
+    async authorizationUrl(checks, wish = {}) {
       return oidc.buildAuthorizationUrl(await configuration(), {
         redirect_uri: callbackUrl.href,
         scope: (config.scopes ?? ['openid', 'profile', 'groups']).join(' '),
@@ -73,6 +80,7 @@ export function providerClient(config: AuthConfig): ProviderClient {
         nonce: checks.nonce,
         code_challenge: await oidc.calculatePKCECodeChallenge(checks.verifier),
         code_challenge_method: 'S256',
+        ...wishParameters(wish),
       });
     },
     async exchange(query, checks) {
@@ -91,13 +99,33 @@ export function providerClient(config: AuthConfig): ProviderClient {
         if (!claims) throw new Refusal('login_refused', 'The identity provider sent no ID token.');
         return { ...claims };
       } catch (error) {
+        if (error instanceof oidc.AuthorizationResponseError && notSilently.has(error.error)) throw new NotSilently(error.error);
         throw inWords(error);
       }
     },
+    answers: answering(config.issuer),
     logoutUrl() {
       if (!known?.configuration.serverMetadata().end_session_endpoint) return undefined;
       return oidc.buildEndSessionUrl(known.configuration, { client_id: config.clientId });
     },
+  };
+}
+
+function answering(issuer: URL): () => Promise<boolean> {
+  const address = new URL(`${issuer.href.replace(/\/$/, '')}/.well-known/openid-configuration`);
+  let last: { at: number; answer: Promise<boolean> } | undefined;
+  return () => {
+    if (!last || performance.now() - last.at > 10_000) {
+      const answer = fetch(address, { redirect: 'manual', signal: AbortSignal.timeout(2_000) }).then(
+        async (response) => {
+          await response.body?.cancel();
+          return response.ok;
+        },
+        () => false,
+      );
+      last = { at: performance.now(), answer };
+    }
+    return last.answer;
   };
 }
 

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import { type Actor, commit, type Tx } from '../commands/commit.ts';
 import type { Ctx, PersonActor } from '../commands/context.ts';
 import { Refusal } from '../domain/errors.ts';
+import { GroupsUnread } from './identity.ts';
 import { sessionIsLive } from './sessions.ts';
 
 export interface Login {
@@ -65,6 +66,14 @@ export async function sweepLogins(ctx: Pick<Ctx, 'pool'>): Promise<void> {
   await ctx.pool.query(
     `DELETE FROM login_code WHERE code_hash IN (SELECT code_hash FROM login_code WHERE expires_at < now() - interval '10 minutes' ORDER BY expires_at LIMIT 500 FOR UPDATE SKIP LOCKED)`,
   );
+  // No locks here: the working role may not update a draft, and deleting one twice does no harm.
+  await ctx.pool.query('DELETE FROM draft WHERE handle_hash IN (SELECT handle_hash FROM draft WHERE expires_at < now() ORDER BY expires_at LIMIT 500)');
+}
+
+/** Somebody whose groups the provider no longer tells has none: what they were last time must not carry another request, decision or claim. */
+async function forgetGroups(tx: Tx, { issuer, subject }: GroupsUnread['who']): Promise<boolean> {
+  const { numAffectedRows } = await sql`UPDATE person SET groups = '{}' WHERE issuer = ${issuer} AND subject = ${subject} AND groups <> '{}'`.execute(tx.sql);
+  return (numAffectedRows ?? 0n) > 0n;
 }
 
 /** A refused login, witnessed. Returns the refusal for the caller to throw. */
@@ -74,6 +83,9 @@ export async function refuseLogin(
   data: { readonly way: 'web' | 'cli' | 'device'; readonly reason?: string },
   actor: Actor = { system: 'login' },
 ): Promise<Refusal> {
-  await commit(ctx, actor, async (tx) => tx.witness({ type: 'login.refused', data: { ...data, code: refusal.code, message: refusal.message } }));
+  await commit(ctx, actor, async (tx) => {
+    const groupsForgotten = refusal instanceof GroupsUnread && (await forgetGroups(tx, refusal.who));
+    tx.witness({ type: 'login.refused', data: { ...data, code: refusal.code, message: refusal.message, ...(groupsForgotten ? { groupsForgotten } : {}) } });
+  });
   return refusal;
 }

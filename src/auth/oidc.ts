@@ -10,17 +10,26 @@ import { Refusal } from '../domain/errors.ts';
 import type { AuthConfig } from './config.ts';
 import { type CookieNames, readCookie } from './cookies.ts';
 import { type Identity, identityOf } from './identity.ts';
-import type { ProviderClient } from './identity-provider.ts';
+import { NotSilently, type ProviderClient } from './identity-provider.ts';
 import { startAttempt, takeAttempt } from './login-attempts.ts';
 import { safeReturnTo } from './untrusted-text.ts';
+import { assertKept, type LoginWish, loginAddress } from './wishes.ts';
 
-/** A finished attempt: who it is, and the path of ours they came for. */
-export interface FinishedLogin {
-  readonly identity: Identity;
-  readonly returnTo: string;
+/** What a login is started for: where to go on to, and what it is wished to be. */
+export interface LoginStart {
+  /** Checked here: anything but a path of ours becomes `/`. */
+  readonly returnTo: unknown;
+  readonly wish?: LoginWish;
+  /** Who is logged in here now; a silent login is theirs or nobody's. */
+  readonly subject?: string | undefined;
+  /** Where a silent login leads when the provider would have to ask something; the login page unless set. */
+  readonly otherwise?: 'go on' | 'ask';
 }
 
-type Step = { readonly start: { readonly returnTo: unknown; readonly res: Response } } | { readonly finish: true };
+/** A finished attempt: who it is, and the path of ours they came for; or only where to go on, because a silent login was not to be had. */
+export type FinishedLogin = { readonly identity: Identity; readonly returnTo: string } | { readonly goOn: string };
+
+type Step = { readonly start: LoginStart; readonly res: Response } | { readonly finish: true };
 
 interface Parts {
   readonly pool: pg.Pool;
@@ -41,15 +50,22 @@ class HalliganStrategy extends Strategy {
 
   override authenticate(req: Request, step: Step): void {
     const failed = (error: unknown) => this.error(error);
-    if ('start' in step) void begin(this.parts, req, step.start).then((url) => this.redirect(url.href, 303), failed);
+    if ('start' in step) void begin(this.parts, req, step.res, step.start).then((url) => this.redirect(url.href, 303), failed);
     else void finish(this.parts, req).then((login) => this.success(login), failed);
   }
 }
 
-async function begin(parts: Parts, req: Request, start: { returnTo: unknown; res: Response }): Promise<URL> {
-  const { checks, cookie } = await startAttempt(parts.pool, readCookie(req, parts.cookies.attempts), safeReturnTo(start.returnTo));
-  const url = await parts.provider.authorizationUrl(checks);
-  start.res.cookie(parts.cookies.attempts, cookie, { ...parts.cookies.attributes, maxAge: 900_000 });
+async function begin(parts: Parts, req: Request, res: Response, start: LoginStart): Promise<URL> {
+  const { wish = {}, subject, otherwise } = start;
+  const plan = {
+    returnTo: safeReturnTo(start.returnTo),
+    wish,
+    ...(wish.silent && subject !== undefined ? { subject } : {}),
+    ...(otherwise ? { otherwise } : {}),
+  };
+  const { checks, cookie } = await startAttempt(parts.pool, readCookie(req, parts.cookies.attempts), plan);
+  const url = await parts.provider.authorizationUrl(checks, wish);
+  res.cookie(parts.cookies.attempts, cookie, { ...parts.cookies.attributes, maxAge: 900_000 });
   return url;
 }
 
@@ -64,13 +80,35 @@ async function finish(parts: Parts, req: Request): Promise<FinishedLogin> {
       next: 'Log in again.',
     });
   }
-  const claims = await parts.provider.exchange(query, attempt.checks);
-  return { identity: identityOf(claims, parts.config), returnTo: attempt.returnTo };
+  const { wish, returnTo, subject } = attempt;
+  let claims: Record<string, unknown>;
+  try {
+    claims = await parts.provider.exchange(query, attempt.checks);
+  } catch (error) {
+    if (!(error instanceof NotSilently)) throw error;
+    if (!wish.silent) throw new Refusal('login_refused', `The identity provider refused: ${error.message}.`, { next: 'Log in again.' });
+    return { goOn: attempt.otherwise === 'go on' ? silenceTried(returnTo) : loginAddress(returnTo, {}, { again: '1' }) };
+  }
+  const identity = identityOf(claims, parts.config);
+  if (subject !== undefined && identity.subject !== subject)
+    throw new Refusal('login_refused', 'The identity provider answered for somebody else than who is logged in here, without anybody being asked.', {
+      next: 'Log out here, and log in as yourself.',
+    });
+  assertKept(wish, identity, attempt.at);
+  return { identity, returnTo };
+}
+
+/** The mark on an address that a silent login was tried for it, so that it is not tried again and again. */
+export const silenceTriedMark = 'login';
+function silenceTried(returnTo: string): string {
+  const url = new URL(returnTo, 'https://here.invalid');
+  url.searchParams.set(silenceTriedMark, 'tried');
+  return `${url.pathname}${url.search}`;
 }
 
 export interface OidcLogin {
   /** Answers with the redirect to the provider. Rejects with `login_refused` when the provider cannot be reached. */
-  start(req: Request, res: Response, returnTo: unknown): Promise<void>;
+  start(req: Request, res: Response, start: LoginStart): Promise<void>;
   /** The provider's answer, checked. Rejects with `login_refused`. */
   finish(req: Request, res: Response): Promise<FinishedLogin>;
 }
@@ -85,7 +123,7 @@ export function oidcLogin(parts: Parts): OidcLogin {
       passport.authenticate('oidc', step as object, (error: unknown, login: unknown) => (error ? reject(error) : resolve(login as T)))(req, res, reject);
     });
   return {
-    start: (req, res, returnTo) => run(req, res, { start: { returnTo, res } }),
+    start: (req, res, start) => run(req, res, { start, res }),
     finish: (req, res) => run(req, res, { finish: true }),
   };
 }

@@ -17,7 +17,7 @@ export const sessionIsLive = `s.seen_at > now() - interval '15 minutes' AND s.cr
 /** What a session's row says about its person. */
 interface LoginRow {
   readonly id: string;
-  readonly data: { readonly authAt?: string; readonly page?: object };
+  readonly data: { readonly authAt?: string; readonly acr?: string; readonly page?: object };
   readonly created_at: Date;
   readonly person_id: string;
   readonly subject: string;
@@ -137,7 +137,8 @@ export function sessionActor(req: Request): PersonActor | undefined {
     name: row.name,
     via: 'web',
     loginId: row.id,
-    authAt: row.data.authAt ? new Date(row.data.authAt) : row.created_at,
+    authAt: new Date(row.data.authAt ?? 0),
+    acr: row.data.acr ?? null,
   };
 }
 

@@ -25,12 +25,15 @@ export function bearerOf(req: Pick<Request, 'get'>): string | undefined {
 }
 
 /** Makes a token for a person, in the caller's transaction, and witnesses it. */
-export async function issueToken(tx: Tx, owner: { personId: string; via: 'cli' | 'device'; label: string; authAt: Date }): Promise<IssuedToken> {
+export async function issueToken(
+  tx: Tx,
+  owner: { personId: string; via: 'cli' | 'device'; label: string; authAt: Date; acr: string | null },
+): Promise<IssuedToken> {
   const token = `hgt_${newSecret()}`;
   const id = newId('token');
   const { rows } = await sql<{ expires_at: Date }>`
-    INSERT INTO token (id, secret_hash, person_id, via, label, auth_at, expires_at)
-    VALUES (${id}, ${hashOf(token)}, ${owner.personId}, ${owner.via}, ${owner.label}, ${owner.authAt}, now() + interval '12 hours') RETURNING expires_at`.execute(
+    INSERT INTO token (id, secret_hash, person_id, via, label, auth_at, acr, expires_at)
+    VALUES (${id}, ${hashOf(token)}, ${owner.personId}, ${owner.via}, ${owner.label}, ${owner.authAt}, ${owner.acr}, now() + interval '12 hours') RETURNING expires_at`.execute(
     tx.sql,
   );
   tx.witness({ type: 'token.issued', data: { token: id, via: owner.via, label: owner.label } });
@@ -41,6 +44,7 @@ interface TokenRow {
   readonly id: string;
   readonly via: 'cli' | 'device';
   readonly auth_at: Date;
+  readonly acr: string | null;
   readonly person_id: string;
   readonly subject: string;
   readonly name: string;
@@ -52,12 +56,21 @@ interface TokenRow {
 export async function tokenActor(pool: pg.Pool, token: string): Promise<PersonActor | undefined> {
   const { rows } = await pool.query<TokenRow>({
     name: 'token-login',
-    text: `SELECT t.id, t.via, t.auth_at, p.id AS person_id, p.subject, p.name, p.groups, coalesce(t.seen_at < now() - interval '1 minute', true) AS unseen
+    text: `SELECT t.id, t.via, t.auth_at, t.acr, p.id AS person_id, p.subject, p.name, p.groups, coalesce(t.seen_at < now() - interval '1 minute', true) AS unseen
            FROM token t JOIN person p ON p.id = t.person_id WHERE t.secret_hash = $1 AND t.expires_at > now()`,
     values: [hashOf(token)],
   });
   const [row] = rows;
   if (!row) return undefined;
   if (row.unseen) await pool.query('UPDATE token SET seen_at = now() WHERE id = $1', [row.id]);
-  return { id: row.person_id, subject: row.subject, groups: row.groups, name: row.name, via: row.via, loginId: row.id, authAt: row.auth_at };
+  return {
+    id: row.person_id,
+    subject: row.subject,
+    groups: row.groups,
+    name: row.name,
+    via: row.via,
+    loginId: row.id,
+    authAt: row.auth_at,
+    acr: row.acr,
+  };
 }

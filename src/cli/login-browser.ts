@@ -3,16 +3,18 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { clientOf } from './client.ts';
+import type { LoginNeed } from '../domain/errors.ts';
+import { clientOf } from './calls.ts';
 import { exit } from './exit-codes.ts';
 import { CliFault } from './fault.ts';
+import { needParameters } from './login-need.ts';
 import { Interrupted, say, type Terminal } from './terminal.ts';
 import type { WireLogin } from './wire.ts';
 
 const patienceMs = 5 * 60_000;
 
 /** Logs in through the browser. Rejects with exit code 4 when the person says no or five minutes pass, with `Interrupted` on Ctrl-C. */
-export async function loginByBrowser(terminal: Terminal, server: string, options: { label: string; open: boolean }): Promise<WireLogin> {
+export async function loginByBrowser(terminal: Terminal, server: string, options: { label: string; open: boolean; need?: LoginNeed }): Promise<WireLogin> {
   const verifier = randomBytes(32).toString('base64url');
   const state = randomBytes(24).toString('base64url');
   const listener = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 });
@@ -29,6 +31,7 @@ export async function loginByBrowser(terminal: Terminal, server: string, options
       code_challenge: createHash('sha256').update(verifier).digest('base64url'),
       code_challenge_method: 'S256',
       label: options.label,
+      ...Object.fromEntries(Object.entries(needParameters(options.need ?? {})).map(([name, value]) => [name, String(value)])),
     }).toString();
     const opened = options.open && openBrowser(terminal, url.href);
     say(

@@ -1,8 +1,9 @@
 /** Login by code, for a terminal without a browser beside it (the shape of RFC 8628). */
-import { Refusal } from '../domain/errors.ts';
-import { clientOf } from './client.ts';
+import { type LoginNeed, Refusal } from '../domain/errors.ts';
+import { clientOf } from './calls.ts';
 import { exit } from './exit-codes.ts';
 import { CliFault, Unreachable } from './fault.ts';
+import { needParameters } from './login-need.ts';
 import { pause, say, type Terminal } from './terminal.ts';
 import type { WireLogin } from './wire.ts';
 
@@ -16,9 +17,9 @@ interface DeviceCode {
 }
 
 /** Shows the code and polls until it is confirmed. Rejects with exit code 4 when it is refused or runs out, with `Interrupted` on Ctrl-C. */
-export async function loginByDevice(terminal: Terminal, server: string, label: string): Promise<WireLogin> {
+export async function loginByDevice(terminal: Terminal, server: string, label: string, need: LoginNeed = {}): Promise<WireLogin> {
   const client = clientOf(server, undefined, terminal.interrupted);
-  const code = await client.post<DeviceCode>('/device/start', { label });
+  const code = await client.post<DeviceCode>('/device/start', { label, ...needParameters(need) });
   say(terminal, `Open ${code.verification_uri} in any browser and type in this code:\n\n    ${code.user_code}\n`);
   say(terminal, `It is good for ${Math.round(code.expires_in / 60)} minutes. Only confirm a code that you see in your own terminal.`);
   const until = performance.now() + code.expires_in * 1_000;

@@ -11,12 +11,16 @@ import { exit } from './exit-codes.ts';
 import { CliFault, usage } from './fault.ts';
 import { shellWord } from './text.ts';
 
+/** How a terminal was logged in: by a browser that it opened, by an address that it printed, or by a code. */
+export type LoginWay = 'browser' | 'address' | 'device';
+
 export interface Session {
   /** The server's origin. */
   readonly server: string;
   readonly token: string | undefined;
   readonly expiresAt?: string | undefined;
   readonly name?: string | undefined;
+  readonly way?: LoginWay | undefined;
 }
 
 /** `$HALLIGAN_HOME`, or `halligan` in the XDG configuration folder. */
@@ -66,9 +70,16 @@ async function assertPrivate(file: string, found: { mode: number; uid: number },
 
 function parsed(file: string, text: string): Session {
   try {
-    const { server, token, expiresAt, name } = JSON.parse(text) as Record<string, unknown>;
+    const { server, token, expiresAt, name, way } = JSON.parse(text) as Record<string, unknown>;
     const optional = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
-    return { server: originOf(String(server)), token: optional(token), expiresAt: optional(expiresAt), name: optional(name) };
+    const ways: readonly LoginWay[] = ['browser', 'address', 'device'];
+    return {
+      server: originOf(String(server)),
+      token: optional(token),
+      expiresAt: optional(expiresAt),
+      name: optional(name),
+      way: ways.find((one) => one === way),
+    };
   } catch {
     throw new CliFault(`The login file ${file} is damaged.`, { next: `rm ${shellWord(file)} && halligan login` });
   }

@@ -26,6 +26,8 @@ export interface Policy {
   readonly auditors: People;
   readonly admins: People;
   readonly maxPendingPerPerson: number;
+  /** Groups read at the identity provider longer ago than this are read again before a decision or a break-glass. */
+  readonly groupsMaxAgeSeconds: number;
 }
 
 export interface Ctx {

@@ -9,6 +9,7 @@ import { isOneOf, type Member, mayDecide, mayReview, quorumMet } from '../domain
 import { seenHash } from '../domain/seen.ts';
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
+import { assertFreshLogin } from './fresh-login.ts';
 import { openGrant } from './open-grant.ts';
 
 export interface DecideRequest {
@@ -25,8 +26,8 @@ export interface Decided {
 
 /**
  * Lateness, groups, quorum and policy are judged here, under the request's lock. A refusal is witnessed.
- * Throws `not_found`, `self_decision`, `device_may_not_decide`, `not_an_approver`, `seen_stale`, `decision_repeated`,
- * `request_already_decided`, `request_lapsed`.
+ * Throws `not_found`, `self_decision`, `device_may_not_decide`, `not_an_approver`, `policy_changed`, `seen_stale`,
+ * `decision_repeated`, `request_already_decided`, `request_lapsed`, `step_up_required`, `groups_stale`, `slack_may_not_decide`.
  */
 export async function decideRequest(ctx: Ctx, actor: PersonActor, requestId: string, input: DecideRequest): Promise<Decided> {
   return commit(
@@ -50,6 +51,8 @@ export async function decideRequest(ctx: Ctx, actor: PersonActor, requestId: str
       const met = input.decision === 'approve' && quorumMet(asked, request.person_id, approvers) && quorumMet(known(current), request.person_id, approvers);
       const outcome = transition(requestMachine, request.state, input.decision, { quorumMet: met, lapsesAt: request.lapses_at }, tx.now);
       if ('refuse' in outcome) throw new Refusal(outcome.refuse, outcome.refuse === 'request_already_decided' ? `It was already ${request.state}.` : undefined);
+      // Last, so that nobody is sent to prove who they are for a decision that could not be taken anyway.
+      assertFreshLogin(ctx, tx, actor, 'decide', [...asked, ...known(current)], member);
       const { decision, reason, seen } = input;
       await tx.sql
         .insertInto('decision')

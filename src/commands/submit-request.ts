@@ -6,10 +6,11 @@ import { policyHash } from '../domain/entitlement.ts';
 import { Refusal } from '../domain/errors.ts';
 import { newId } from '../domain/ids.ts';
 import { requestMachine, transition } from '../domain/lifecycle.ts';
-import { assertMayAsk } from '../domain/policy.ts';
+import { type Act, assertMayAsk } from '../domain/policy.ts';
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
 import { describeTargets } from './describe-targets.ts';
+import { assertFreshLogin, foreseeLogin } from './fresh-login.ts';
 import { openGrant } from './open-grant.ts';
 
 export interface SubmitRequest {
@@ -31,7 +32,10 @@ export interface Submitted {
 
 const startAtMostDays = 30;
 
-/** Throws `entitlement_unknown`, `not_eligible`, `duration_too_long`, `break_glass_not_offered`, `review_overdue`, `too_many_pending`, `idempotency_key_reused`. */
+/**
+ * Throws `entitlement_unknown`, `not_eligible`, `duration_too_long`, `break_glass_not_offered`, `step_up_required`,
+ * `groups_stale`, `review_overdue`, `too_many_pending`, `idempotency_key_reused`. A refusal is witnessed.
+ */
 export async function submitRequest(ctx: Ctx, actor: PersonActor, input: SubmitRequest): Promise<Submitted> {
   const refused = () => ({
     type: 'access.refused' as const,
@@ -40,7 +44,7 @@ export async function submitRequest(ctx: Ctx, actor: PersonActor, input: SubmitR
   });
   const names = [...new Set(input.entitlements)];
   // A person who may not ask must not make Halligan call a target; the refusal itself is judged and witnessed below.
-  const snapshots = isAllowed(ctx, actor, input) ? await describeTargets(ctx, named(ctx, names)) : [];
+  const snapshots = (await isAllowed(ctx, actor, input)) ? await describeTargets(ctx, named(ctx, names)) : [];
 
   return commit(
     ctx,
@@ -52,6 +56,7 @@ export async function submitRequest(ctx: Ctx, actor: PersonActor, input: SubmitR
       if (earlier) return earlier;
       const entitlements = named(ctx, names);
       assertMayAsk({ ...input, entitlements }, member);
+      assertFreshLogin(ctx, tx, actor, actOf(input), entitlements, member);
       await assertRoom(ctx, tx, actor.id, input.breakGlass);
       assertStart(input.startAt, tx.now);
 
@@ -111,13 +116,18 @@ const named = (ctx: Ctx, names: readonly string[]): Entitlement[] =>
     return entitlement;
   });
 
-function isAllowed(ctx: Ctx, actor: PersonActor, input: SubmitRequest): boolean {
+const actOf = ({ breakGlass }: Pick<SubmitRequest, 'breakGlass'>): Act => (breakGlass ? 'break-glass' : 'ask');
+
+async function isAllowed(ctx: Ctx, actor: PersonActor, input: SubmitRequest): Promise<boolean> {
+  let entitlements: Entitlement[];
   try {
-    assertMayAsk({ ...input, entitlements: named(ctx, input.entitlements) }, actor);
-    return true;
+    entitlements = named(ctx, input.entitlements);
+    assertMayAsk({ ...input, entitlements }, actor);
   } catch {
     return false;
   }
+  const asksForMore = input.breakGlass || entitlements.some(({ stepUp }) => stepUp);
+  return !asksForMore || (await foreseeLogin(ctx, actor, actOf(input), entitlements)) === undefined;
 }
 
 async function replay(tx: Tx, actor: PersonActor, input: SubmitRequest): Promise<Submitted | undefined> {

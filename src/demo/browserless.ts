@@ -73,16 +73,23 @@ export function locationOf(response: Response): URL {
   return new URL(location, response.url);
 }
 
+/** How somebody logs in at the provider, where it is not the plain way. */
+export interface Way {
+  /** `max_age`, `acr_values`: what the login is wished to be. */
+  readonly wish?: Readonly<Record<string, string>>;
+  readonly secondFactor?: boolean;
+}
+
 /** Starts a login at Halligan and says at the provider who it is. Returns the callback's address, not yet visited. */
-export async function approachCallback(browser: Browserless, person: string, returnTo = '/'): Promise<URL> {
-  let url = locationOf(await browser.submit('/login', { returnTo }));
+export async function approachCallback(browser: Browserless, person: string, returnTo = '/', way: Way = {}): Promise<URL> {
+  let url = locationOf(await browser.submit('/login', { returnTo, ...way.wish }));
   let response = await browser.fetch(url);
   if (response.status !== 200) {
     url = locationOf(response);
     response = await browser.fetch(url);
   }
   await response.text();
-  let next = locationOf(await browser.fetch(url, { method: 'POST', body: new URLSearchParams({ person }) }));
+  let next = locationOf(await browser.fetch(url, { method: 'POST', body: new URLSearchParams({ person, ...(way.secondFactor ? { factor: 'second' } : {}) }) }));
   for (let hop = 0; next.origin === url.origin; hop++) {
     if (hop > 5) throw new Error('the identity provider redirects without end');
     next = locationOf(await browser.fetch(next));
@@ -97,6 +104,16 @@ export async function loginAs(baseUrl: string | URL, person: string): Promise<Br
   if (answer.status !== 303) throw new Error(`the login of ${person} was refused: ${answer.status} ${await answer.text()}`);
   browser.csrf = await csrfOf(browser, '/logins');
   return browser;
+}
+
+/** Follows redirects from an address until a page answers, as a browser does; at most ten. */
+export async function follow(browser: Browserless, target: string | URL): Promise<Response> {
+  let response = await browser.fetch(target);
+  for (let hop = 0; response.status >= 300 && response.status < 400; hop++) {
+    if (hop > 10) throw new Error('redirects without end');
+    response = await browser.fetch(locationOf(response));
+  }
+  return response;
 }
 
 /** The token in the first form of a page. */

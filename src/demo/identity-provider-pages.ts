@@ -6,7 +6,12 @@ export interface DevelopmentPerson {
   readonly subject: string;
   readonly name: string;
   groups: readonly string[];
+  /** Where their mail goes; left out, the provider says nothing of it. */
+  email?: string;
 }
+
+/** The class of proof (`acr`) that a login with the second factor has. */
+export const secondFactor = 'urn:halligan:demo:second-factor';
 
 export interface DevelopmentClient {
   readonly clientId: string;
@@ -48,13 +53,14 @@ export const pageHeaders = (clients: readonly DevelopmentClient[]): Record<strin
 };
 
 /** One button for each person. */
-export const choicePage = (uid: string, people: readonly DevelopmentPerson[], client: string): string =>
+export const choicePage = (uid: string, people: readonly DevelopmentPerson[], client: string, wanted: string): string =>
   document(
     'Who are you?',
     `<h1>Who are you?</h1>
 <p class="warn"><strong>Development identity provider.</strong> It has no passwords: anyone on this machine can be anyone. Never use it for real access.</p>
 <form method="post" action="/interaction/${text(uid)}">
 <p>Log in to ${text(client)} as:</p>
+<p><label><input type="checkbox" name="factor" value="second"> with a second factor${wanted ? ` <small>(asked for: ${text(wanted)})</small>` : ''}</label></p>
 ${people.map((person) => `<button name="person" value="${text(person.subject)}">${text(person.subject)}<span>${text(person.name)} · ${text(person.groups.join(', ') || 'no groups')}</span></button>`).join('\n')}
 </form>`,
   );

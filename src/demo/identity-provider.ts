@@ -6,10 +6,10 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { errors, interactionPolicy, type JWK, Provider } from 'oidc-provider';
-import { choicePage, type DevelopmentClient, type DevelopmentPerson, messagePage, pageHeaders } from './identity-provider-pages.ts';
+import { choicePage, type DevelopmentClient, type DevelopmentPerson, messagePage, pageHeaders, secondFactor } from './identity-provider-pages.ts';
 import { memoryAdapter } from './identity-provider-store.ts';
 
-export type { DevelopmentClient, DevelopmentPerson };
+export { type DevelopmentClient, type DevelopmentPerson, secondFactor };
 
 export interface IdentityProviderOptions {
   /** 0 or left out: any free port. */
@@ -27,17 +27,17 @@ export interface IdentityProvider {
   setGroups(subject: string, groups: readonly string[]): void;
   /** Replaces the signing key; the old one is no longer published. */
   rotateKeys(): void;
-  /** Ends the provider and every open connection. */
+  /** Ends the provider and every open connection. Safe to call twice. */
   close(): Promise<void>;
 }
 
 /** The five people of the demo. The names of the groups are those of `config/`. */
 export const demoPeople = (): DevelopmentPerson[] => [
-  { subject: 'oncall', name: 'oncall', groups: ['oncall'] },
-  { subject: 'lead', name: 'lead', groups: ['leads'] },
-  { subject: 'security', name: 'security', groups: ['security'] },
-  { subject: 'auditor', name: 'auditor', groups: ['auditors'] },
-  { subject: 'admin', name: 'admin', groups: ['admins'] },
+  { subject: 'oncall', name: 'oncall', groups: ['oncall'], email: 'oncall@example.com' },
+  { subject: 'lead', name: 'lead', groups: ['leads'], email: 'lead@example.com' },
+  { subject: 'security', name: 'security', groups: ['security'], email: 'security@example.com' },
+  { subject: 'auditor', name: 'auditor', groups: ['auditors'], email: 'auditor@example.com' },
+  { subject: 'admin', name: 'admin', groups: ['admins'], email: 'admin@example.com' },
 ];
 
 /** Starts the provider on 127.0.0.1. Rejects when the port is taken. */
@@ -65,6 +65,7 @@ export async function startIdentityProvider(options: IdentityProviderOptions): P
     },
     close: () =>
       new Promise((resolve, reject) => {
+        if (!server.listening) return resolve();
         server.close((error) => (error ? reject(error) : resolve()));
         server.closeAllConnections();
       }),
@@ -93,14 +94,17 @@ function newSigningKey(): JWK {
   return { ...(privateKey.export({ format: 'jwk' }) as JWK), kid: randomBytes(8).toString('hex'), alg: 'RS256', use: 'sig' };
 }
 
-/** The login prompt of every visit: a development provider that remembers people would make changing between them tedious. */
+/**
+ * The login prompt of every visit: a development provider that remembers people would make changing between them tedious.
+ * Only where it is told to ask nothing (`prompt=none`) does it answer for who said last who they are in that browser.
+ */
 function alwaysAsk(): interactionPolicy.DefaultPolicy {
   const policy = interactionPolicy.base();
   policy
     .get('login')
     ?.checks.add(
       new interactionPolicy.Check('asks_each_time', 'this provider asks who you are each time', (ctx) =>
-        ctx.oidc.result?.login ? interactionPolicy.Check.NO_NEED_TO_PROMPT : interactionPolicy.Check.REQUEST_PROMPT,
+        ctx.oidc.result?.login || ctx.oidc.prompts.has('none') ? interactionPolicy.Check.NO_NEED_TO_PROMPT : interactionPolicy.Check.REQUEST_PROMPT,
       ),
     );
   return policy;
@@ -116,9 +120,11 @@ function newProvider(parts: ProviderParts): Provider {
       post_logout_redirect_uris: [...(client.postLogoutRedirectUris ?? [])],
       grant_types: ['authorization_code'],
       response_types: ['code'],
+      require_auth_time: true,
     })),
-    claims: { openid: ['sub'], profile: ['name'], groups: ['groups'], acr: null, auth_time: null, iss: null, sid: null },
-    scopes: ['openid', 'profile', 'groups'],
+    claims: { openid: ['sub'], profile: ['name'], groups: ['groups'], email: ['email', 'email_verified'], acr: null, auth_time: null, iss: null, sid: null },
+    scopes: ['openid', 'profile', 'groups', 'email'],
+    acrValues: [secondFactor],
     responseTypes: ['code'],
     conformIdTokenClaims: false,
     jwks: { keys: [newSigningKey()] },
@@ -147,12 +153,17 @@ function newProvider(parts: ProviderParts): Provider {
     },
     findAccount: (_ctx, sub) => {
       const person = parts.people.get(sub);
-      return person && { accountId: sub, claims: async () => ({ sub, name: person.name, groups: [...person.groups] }) };
+      return (
+        person && {
+          accountId: sub,
+          claims: async () => ({ sub, name: person.name, groups: [...person.groups], ...(person.email ? { email: person.email, email_verified: true } : {}) }),
+        }
+      );
     },
     // Nobody is asked for consent: the client is Halligan, and it asks for a name and groups.
     loadExistingGrant: async (ctx) => {
       const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client?.clientId ?? '', accountId: ctx.oidc.session?.accountId ?? '' });
-      grant.addOIDCScope('openid profile groups');
+      grant.addOIDCScope('openid profile groups email');
       await grant.save();
       return grant;
     },
@@ -174,20 +185,28 @@ async function answer(
     if (!provider) return show(503, messagePage('Starting', 'Try again in a second.'));
     if (pathname === '/') return show(200, messagePage('Development identity provider', 'Log in at Halligan; it sends you here to say who you are.'));
     // Each login starts without the one before it: two tabs, or two people one after the other, must not meet here.
-    if (pathname.startsWith('/auth')) req.headers.cookie = withoutSession(req.headers.cookie);
+    if (pathname.startsWith('/auth') && !isSilent(req)) req.headers.cookie = withoutSession(req.headers.cookie);
     if (!pathname.startsWith('/interaction/')) return void (await provider.callback()(req, res));
     const { uid, params } = await provider.interactionDetails(req, res);
     if (pathname !== `/interaction/${uid}`) return show(404, messagePage('Not found', 'There is no such login.'));
-    if (req.method !== 'POST') return show(200, choicePage(uid, [...people.values()], String(params.client_id ?? '')));
-    const subject = (await readForm(req)).get('person') ?? '';
+    if (req.method !== 'POST') return show(200, choicePage(uid, [...people.values()], String(params.client_id ?? ''), String(params.acr_values ?? '')));
+    const form = await readForm(req);
+    const subject = form.get('person') ?? '';
     if (!people.has(subject)) return show(400, messagePage('Nobody of that name', 'Go back and choose one of the people shown.'));
-    return void (await provider.interactionFinished(req, res, { login: { accountId: subject, remember: false } }, { mergeWithLastSubmission: false }));
+    return void (await provider.interactionFinished(
+      req,
+      res,
+      { login: { accountId: subject, remember: false, ...(form.get('factor') === 'second' ? { acr: secondFactor } : {}) } },
+      { mergeWithLastSubmission: false },
+    ));
   } catch (error) {
     if (error instanceof errors.SessionNotFound)
       return show(400, messagePage('This login is over', 'It was too slow, or it was used already. Start again at Halligan.'));
     if (!res.headersSent) show(500, messagePage('Something failed', 'The development identity provider could not answer.'));
   }
 }
+
+const isSilent = (req: IncomingMessage): boolean => new URL(req.url ?? '/', 'http://127.0.0.1').searchParams.get('prompt') === 'none';
 
 const withoutSession = (cookies = ''): string =>
   cookies

@@ -58,18 +58,31 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes;
 
+/** The login that would do, where a refusal is about the login it came with. In seconds; what is left out is not asked for. */
+export interface LoginNeed {
+  /** The most since the person proved who they are (`auth_time`). */
+  readonly maxAgeSeconds?: number;
+  /** How they must have proved it (`acr`): each of these. */
+  readonly acrValues?: readonly string[];
+  /** The most since their groups were read at the identity provider. */
+  readonly groupsMaxAgeSeconds?: number;
+}
+
 /** A coded "no". `message` is for people and never carries a secret; `next` is the next step, where there is one. */
 export class Refusal extends Error {
   readonly code: ErrorCode;
   readonly next: string | undefined;
   /** The faults one by one, when there are several: `path` points into what was sent. */
   readonly faults: readonly { path: string; message: string }[] | undefined;
-  constructor(code: ErrorCode, message?: string, more: { next?: string; faults?: { path: string; message: string }[] } = {}) {
+  /** The login that would do. */
+  readonly login: LoginNeed | undefined;
+  constructor(code: ErrorCode, message?: string, more: { next?: string; faults?: { path: string; message: string }[]; login?: LoginNeed } = {}) {
     super(message ?? errorCodes[code]);
     this.name = 'Refusal';
     this.code = code;
     this.next = more.next;
     this.faults = more.faults;
+    this.login = more.login;
   }
 }
 

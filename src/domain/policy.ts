@@ -1,7 +1,7 @@
 /** Who may ask, who may decide, and whether enough of them have. Pure; the stricter answer always wins, and an empty list is nobody. */
-import { formatDuration } from './duration.ts';
+import { durationInWords, formatDuration } from './duration.ts';
 import type { ApprovalRule, Entitlement, People } from './entitlement.ts';
-import { Refusal } from './errors.ts';
+import { type LoginNeed, Refusal } from './errors.ts';
 
 /** A person as the policy sees them. */
 export interface Member {
@@ -143,4 +143,79 @@ function canBeFilled(rules: readonly ApprovalRule[], requester: string | undefin
     [...subjects].map((subject) => ({ id: subject, subject, groups: [] })),
   );
   return rules.every((rule, index) => (filled[index] ?? 0) >= rule.count);
+}
+
+/** What somebody wants to do, as far as the freshness of their login goes. */
+export type Act = 'ask' | 'break-glass' | 'decide';
+
+/** What is known of a login when it is used. */
+export interface LoginProof {
+  readonly via: string;
+  /** When the person last proved who they are, and how, as the identity provider said. */
+  readonly authAt: Date;
+  readonly acr: string | null;
+  readonly groupsReadAt: Date;
+}
+
+/** Break-glass opens at once and without a second person, so it always needs a proof at most this old (RELIABILITY: 17). */
+const breakGlassMaxAgeSeconds = 300;
+
+/** The strictest login that any of these entitlements asks for. Decisions and break-glass rest on groups, and those must be fresh too. */
+export function loginNeed(act: Act, entitlements: readonly Entitlement[], groupsMaxAgeSeconds: number): LoginNeed {
+  const steps = entitlements.flatMap(({ stepUp }) => stepUp ?? []);
+  const ages = [...steps.map((step) => step.maxAgeSeconds), ...(act === 'break-glass' ? [breakGlassMaxAgeSeconds] : [])];
+  const acrValues = [...new Set(steps.flatMap(({ acr }) => acr ?? []))];
+  return {
+    ...(ages.length > 0 ? { maxAgeSeconds: Math.min(...ages) } : {}),
+    ...(acrValues.length > 0 ? { acrValues } : {}),
+    ...(act === 'ask' ? {} : { groupsMaxAgeSeconds }),
+  };
+}
+
+/**
+ * Why this login does not do for this act; undefined when it does. `now` is Postgres' clock. For decisions and
+ * break-glass the caller has judged eligibility before, so that a stranger learns nothing here. Slack proves nothing:
+ * what comes through it is as old as time.
+ */
+export function loginRefusal(act: Act, entitlements: readonly Entitlement[], proof: LoginProof, groupsMaxAgeSeconds: number, now: Date): Refusal | undefined {
+  const need = loginNeed(act, entitlements, groupsMaxAgeSeconds);
+  const slack = proof.via === 'slack';
+  if (slack && act === 'decide') {
+    if (!entitlements.every(({ slackDecision }) => slackDecision === 'allow' || slackDecision === 'allow-with-step-up'))
+      return new Refusal('slack_may_not_decide', undefined, { next: 'Decide on the page of the request, or with halligan approve.' });
+    if (entitlements.some(({ slackDecision }) => slackDecision === 'allow-with-step-up'))
+      return stepUpRefusal({ ...need, maxAgeSeconds: Math.min(need.maxAgeSeconds ?? breakGlassMaxAgeSeconds, breakGlassMaxAgeSeconds) });
+  }
+  const lack = lackOf(need, slack ? { ...proof, authAt: new Date(0), acr: null } : proof, now);
+  if (lack === undefined) return undefined;
+  if (lack === 'proof') return stepUpRefusal(need);
+  const { groupsMaxAgeSeconds: most = groupsMaxAgeSeconds } = need;
+  return new Refusal('groups_stale', `Your groups were last read at the identity provider more than ${durationInWords(most)} ago.`, {
+    next: 'Log in again: the identity provider usually asks nothing.',
+    login: { groupsMaxAgeSeconds: most },
+  });
+}
+
+/** What a login lacks of what is needed: the person's proof, or only fresh groups. A fresh proof brings fresh groups with it. */
+export function lackOf(need: LoginNeed, proof: Pick<LoginProof, 'authAt' | 'acr' | 'groupsReadAt'>, now: Date): 'proof' | 'groups' | undefined {
+  const { maxAgeSeconds, acrValues = [], groupsMaxAgeSeconds } = need;
+  if (maxAgeSeconds !== undefined && olderThan(proof.authAt, maxAgeSeconds, now)) return 'proof';
+  if (acrValues.some((acr) => acr !== proof.acr)) return 'proof';
+  return groupsMaxAgeSeconds !== undefined && olderThan(proof.groupsReadAt, groupsMaxAgeSeconds, now) ? 'groups' : undefined;
+}
+
+/** A time that cannot be read counts as too old. */
+const olderThan = (at: Date, seconds: number, now: Date): boolean => !(now.getTime() - at.getTime() <= seconds * 1_000);
+
+function stepUpRefusal(need: LoginNeed): Refusal {
+  const { maxAgeSeconds, acrValues = [] } = need;
+  const wants = [
+    ...(maxAgeSeconds === undefined ? [] : [`at most ${durationInWords(maxAgeSeconds)} old`]),
+    ...(acrValues.length === 0 ? [] : [`of the class ${acrValues.join(' and ')}`]),
+  ].join(' and ');
+  const next =
+    acrValues.length > 1
+      ? 'No one login is of two classes: ask for the entitlements one by one.'
+      : 'Log in again: prove to the identity provider that it is you.';
+  return new Refusal('step_up_required', `This needs a login that is ${wants}.`, { next, login: need });
 }

@@ -1,7 +1,7 @@
 /** The only place that turns an error code into a status, and an error into an answer (RFC 9457). */
 import type { NextFunction, Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { type ErrorCode, errorCodes, isRefusal, Refusal } from '../domain/errors.ts';
+import { type ErrorCode, errorCodes, isRefusal, type LoginNeed, Refusal } from '../domain/errors.ts';
 
 export const statusOf: Record<ErrorCode, number> = {
   bad_input: 400,
@@ -65,6 +65,10 @@ export interface Problem {
   readonly detail: string;
   readonly next?: string;
   readonly faults?: readonly { path: string; message: string }[];
+  /** The login that would do; see `LoginNeed`. */
+  readonly maxAge?: number;
+  readonly acrValues?: readonly string[];
+  readonly groupsMaxAge?: number;
 }
 
 export const problemOf = (refusal: Refusal): Problem => ({
@@ -75,7 +79,33 @@ export const problemOf = (refusal: Refusal): Problem => ({
   detail: refusal.message,
   ...(refusal.next === undefined ? {} : { next: refusal.next }),
   ...(refusal.faults === undefined ? {} : { faults: refusal.faults }),
+  ...loginMembers(refusal.login),
 });
+
+const loginMembers = ({ maxAgeSeconds, acrValues, groupsMaxAgeSeconds }: LoginNeed = {}): Pick<Problem, 'maxAge' | 'acrValues' | 'groupsMaxAge'> => ({
+  ...(maxAgeSeconds === undefined ? {} : { maxAge: maxAgeSeconds }),
+  ...(acrValues === undefined ? {} : { acrValues }),
+  ...(groupsMaxAgeSeconds === undefined ? {} : { groupsMaxAge: groupsMaxAgeSeconds }),
+});
+
+/**
+ * The challenge of a 401. Where a fresher or stronger login is what is missing, it is that of RFC 9470 §3;
+ * `groups_max_age` is our own parameter beside it, which RFC 9110 §11.6.1 allows.
+ */
+function challengeOf({ login, message }: Refusal): string {
+  if (!login) return 'Bearer realm="halligan"';
+  // RFC 6750 §3: a description has no quote, no backslash, and nothing beyond ASCII.
+  const description = message.replace(/[^\x20-\x7e]|["\\]/g, '?');
+  const { maxAgeSeconds, acrValues, groupsMaxAgeSeconds } = login;
+  return [
+    'Bearer realm="halligan"',
+    'error="insufficient_user_authentication"',
+    `error_description="${description}"`,
+    ...(maxAgeSeconds === undefined ? [] : [`max_age="${maxAgeSeconds}"`]),
+    ...(acrValues === undefined ? [] : [`acr_values="${acrValues.join(' ')}"`]),
+    ...(groupsMaxAgeSeconds === undefined ? [] : [`groups_max_age="${groupsMaxAgeSeconds}"`]),
+  ].join(', ');
+}
 
 /** What any error is to a caller: a refusal stays itself; what the parser, the database or a bug threw gets its code and keeps its inside to the log. */
 export function refusalOf(error: unknown, log: Logger): Refusal {
@@ -117,7 +147,7 @@ const isDatabaseLoss = (code: string | undefined, message: string | undefined): 
 /** Sends a problem. `WWW-Authenticate` goes with every 401, `Retry-After` with every 429 and 503. */
 export function sendProblem(response: Response, refusal: Refusal): void {
   const problem = problemOf(refusal);
-  if (problem.status === 401) response.setHeader('WWW-Authenticate', 'Bearer realm="halligan"');
+  if (problem.status === 401) response.setHeader('WWW-Authenticate', challengeOf(refusal));
   if (problem.status === 429 || problem.status === 503) response.setHeader('Retry-After', '5');
   response.status(problem.status).type('application/problem+json').send(JSON.stringify(problem));
 }

@@ -13,6 +13,10 @@ const headings: Record<number, string> = {
   503: 'Halligan cannot answer now',
 };
 
+/** A login can be refused to somebody who goes on being logged in by an earlier one. */
+const headingOf = ({ code }: Refusal, status: number): string =>
+  code === 'login_refused' ? 'That login was not accepted' : (headings[status] ?? 'It did not work');
+
 export function sendErrorPage(response: Response, refusal: Refusal, status: number): void {
   response.setHeader('Cache-Control', 'no-store');
   response
@@ -20,8 +24,8 @@ export function sendErrorPage(response: Response, refusal: Refusal, status: numb
     .type('html')
     .send(
       page({
-        title: headings[status] ?? 'It did not work',
-        heading: headings[status] ?? 'It did not work',
+        title: headingOf(refusal, status),
+        heading: headingOf(refusal, status),
         sub: refusal.message,
         body: html`${refusal.next ? html`<p>${refusal.next}</p>` : ''}<p class="actions">${status === 401 ? html`<a class="btn first" href="/login">Log in</a>` : html`<a class="btn" href="/">Back to what is open</a>`}</p><p class="soft">Code: <code>${refusal.code}</code></p>`,
       }),

@@ -8,15 +8,39 @@ export interface Viewer {
   readonly csrf: string;
 }
 
-/** Before a login. `loggedOut`: what to say after one has ended, with the provider's own logout page when it has one. */
-export const loginPage = (view: { returnTo: string; provider: string; loggedOut?: { providerLogout: string | undefined } | undefined }): string =>
+export interface LoginView {
+  readonly returnTo: string;
+  readonly provider: string;
+  /** What to say after a login has ended, with the provider's own logout page when it has one. */
+  readonly loggedOut?: { readonly providerLogout: string | undefined } | undefined;
+  /** What the login is wished to be: parameters that go through the form unchanged. */
+  readonly wish?: Readonly<Record<string, string>>;
+  /** Who is logged in already and has to prove it again, and why. */
+  readonly again?: { readonly name: string; readonly csrf: string; readonly why: string } | undefined;
+}
+
+/** Before a login, and where somebody who is logged in has to prove it again. */
+export const loginPage = (view: LoginView): string => (view.again ? loginAgainPage(view, view.again) : firstLoginPage(view));
+
+const loginAgainPage = (view: LoginView, { name, csrf, why }: NonNullable<LoginView['again']>): string =>
+  page({
+    title: 'Prove that it is you',
+    heading: html`Prove once more that you are ${personText(name)}.`,
+    sub: html`${why} You do that at ${view.provider}; then you come back to where you were. What you typed is kept for 15 minutes. Nothing has been done yet.`,
+    actor: { name },
+    csrf,
+    body: html`<form method="post" action="/login">${hiddenFields({ returnTo: view.returnTo, ...view.wish })}
+<div class="actions"><button class="first">Go to ${view.provider}</button> <a class="btn" href="/">Leave it</a></div></form>`,
+  });
+
+const firstLoginPage = (view: LoginView): string =>
   page({
     title: 'Log in',
     heading: view.loggedOut ? 'You are logged out.' : 'Log in to see and ask for access.',
     sub: view.loggedOut
       ? html`This browser's session has ended. Terminals stay logged in until you end them on the page of your logins.`
       : html`You prove who you are at ${view.provider}; Halligan never sees a password.`,
-    body: html`<form method="post" action="/login"><input type="hidden" name="returnTo" value="${view.returnTo}">
+    body: html`<form method="post" action="/login">${hiddenFields({ returnTo: view.returnTo, ...view.wish })}
 <div class="actions"><button class="first">${view.loggedOut ? 'Log in again' : 'Log in'}</button>${
       view.loggedOut?.providerLogout ? html` <a href="${view.loggedOut.providerLogout}">Log out at ${view.provider} too</a>` : ''
     }</div></form>`,

@@ -28,6 +28,8 @@ const did: Record<string, string> = {
   revoked: 'Ended. The logins are being removed.',
   ended: 'Everything of the incident is being ended.',
   reviewed: 'The review is closed.',
+  unlinked: 'Unlinked. What comes from that account is nobody’s from now on.',
+  repeated: 'The webhook is called again.',
   glass: 'The glass is broken: it is open now, and a review is due afterwards.',
 };
 

@@ -75,7 +75,13 @@ export async function startApp(options: TestAppOptions, server = createServer())
     db: openDb(database.app),
     pool: database.app,
     targets: new Map(),
-    policy: { entitlements: new Map(), auditors: { groups: [], subjects: [] }, admins: { groups: [], subjects: [] }, maxPendingPerPerson: 10 },
+    policy: {
+      entitlements: new Map(),
+      auditors: { groups: [], subjects: [] },
+      admins: { groups: [], subjects: [] },
+      maxPendingPerPerson: 10,
+      groupsMaxAgeSeconds: 900,
+    },
     log: pino({ level: 'debug' }, { write: (line: string) => void logged.push(line) }),
     nudge: () => undefined,
   };

@@ -107,6 +107,19 @@ test('a refused answer uses its attempt up', async () => {
   expect(await refusalOf(await browser.fetch(refused.url))).toBe('401 login_refused');
 });
 
+test('somebody whose groups the provider no longer tells is refused, and has none from then on, also in a session that goes on', async () => {
+  const browser = newBrowserless(app.url);
+  double.lie = { claims: { sub: 'left-all' } };
+  await comeBack(browser);
+  const groups = async () => ((await (await browser.fetch('/api/v1/me')).json()) as { groups: string[] }).groups;
+  expect(await groups()).toEqual(['oncall']);
+  double.lie = { claims: { sub: 'left-all', groups: undefined } };
+  expect((await comeBack(newBrowserless(app.url))).status).toBe(401);
+  expect(await groups()).toEqual([]);
+  const { rows } = await app.database.superuser.query<{ line: string }>(`SELECT line FROM audit_event WHERE type = 'login.refused' ORDER BY position DESC LIMIT 1`);
+  expect(JSON.parse(rows[0]!.line).data).toMatchObject({ code: 'login_refused', groupsForgotten: true });
+});
+
 test('an e-mail address in the token changes nothing about who it is', async () => {
   const subjects = new Set<string>();
   for (const [sub, email] of [

@@ -1,5 +1,5 @@
 /**
- * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together]`: the providers against real servers, each installed on first
+ * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together|identity]`: the providers, and login at Keycloak, against real servers, each installed on first
  * use and started as a child of the tests. A target whose tools are missing is named, with how to get them, and counts as
  * failed; nothing is skipped. Ends with the line `N passed, N failed`.
  */
@@ -18,6 +18,12 @@ const command = (name: string, args: readonly string[], how: string): Need => ({
 const python = command('python3', ['-c', 'import venv, ensurepip'], 'Python 3.11 or newer with venv (Debian: apt-get install python3-venv)');
 const go = command('go', ['version'], 'Go 1.24 or newer, which fetches the version it needs by itself (https://go.dev/dl)');
 const openssl = command('openssl', ['version'], 'openssl (Debian: apt-get install openssl)');
+const java = command('java', ['-version'], 'Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)');
+const maven = command('mvn', ['--version'], 'Maven, which fetches Keycloak (Debian: apt-get install maven)');
+const chromium: Need = {
+  there: () => existsSync(process.env['CHROMIUM'] ?? '/usr/bin/chromium'),
+  how: 'Chromium (Debian: apt-get install chromium), or CHROMIUM set to its path',
+};
 const postgres15: Need = { there: () => existsSync('/usr/lib/postgresql/15/bin/postgres'), how: 'PostgreSQL 15 (Debian 12: apt-get install postgresql-15)' };
 
 /** By the name that `--only` takes: a target's test files begin with it. */
@@ -27,6 +33,7 @@ const targets: Readonly<Record<string, readonly Need[]>> = {
   kubernetes: [go, openssl],
   postgres: [postgres15],
   together: [python, go, openssl],
+  identity: [python, java, maven, chromium],
 };
 
 const bin = resolve('node_modules/.bin');

@@ -1,10 +1,11 @@
 /** `halligan login`, `logout`, `whoami`. */
-import { hostname, userInfo } from 'node:os';
+import { parseDuration } from '../../domain/duration.ts';
 import { isRefusal } from '../../domain/errors.ts';
 import { clientOf, connect } from '../client.ts';
 import { exit } from '../exit-codes.ts';
 import { CliFault, usage } from '../fault.ts';
-import { currentSession, readSession, serverOf, sessionFile, writeSession } from '../session.ts';
+import { logInBy } from '../login-again.ts';
+import { currentSession, type LoginWay, readSession, serverOf, sessionFile, writeSession } from '../session.ts';
 import { formatOf, put, putData, say, type Terminal } from '../terminal.ts';
 import { line } from '../text.ts';
 import { clock, listed } from '../words.ts';
@@ -14,6 +15,10 @@ export interface LoginOptions {
   readonly device?: boolean;
   /** False for `--no-browser`: print the address, open nothing. */
   readonly browser: boolean;
+  /** The login must rest on a proof at most this old: `5m`. */
+  readonly maxAge?: string;
+  /** The class of proof that the identity provider must name. */
+  readonly acr?: string;
 }
 
 export async function login(terminal: Terminal, options: LoginOptions): Promise<number> {
@@ -28,26 +33,17 @@ export async function login(terminal: Terminal, options: LoginOptions): Promise<
       'This is an SSH session without a display, so the login goes by code. Such a login may ask and claim, but not decide; halligan login --no-browser is the other way, with its port forwarded.',
     );
   }
-  const label = labelOf();
-  const made = device
-    ? await (await import('../login-device.ts')).loginByDevice(terminal, server, label)
-    : await (await import('../login-browser.ts')).loginByBrowser(terminal, server, { label, open: options.browser });
-  await writeSession(env, { server, token: made.token, expiresAt: made.expiresAt, name: made.person.name });
+  const way: LoginWay = device ? 'device' : options.browser ? 'browser' : 'address';
+  const need = {
+    ...(options.maxAge === undefined ? {} : { maxAgeSeconds: parseDuration(options.maxAge) }),
+    ...(options.acr === undefined ? {} : { acrValues: [options.acr] }),
+  };
+  const made = await logInBy(terminal, server, way, need);
+  await writeSession(env, { server, token: made.token, expiresAt: made.expiresAt, name: made.person.name, way });
   say(terminal, `Logged in at ${server} as ${line(made.person.name)} until ${clock(made.expiresAt, new Date())} UTC.`);
   if (device) say(terminal, 'A login by code may ask and claim, but not decide.');
   say(terminal, 'next: halligan entitlements');
   return exit.ok;
-}
-
-/** What the server lists this login under: `user@host`. */
-function labelOf(): string {
-  let user = 'somebody';
-  try {
-    user = userInfo().username;
-  } catch {
-    // A user id without a name, as in some containers.
-  }
-  return `${user}@${hostname()}`.slice(0, 80);
 }
 
 export async function logout(terminal: Terminal, options: { everywhere?: boolean }): Promise<number> {

@@ -4,7 +4,10 @@ import type { Auth } from '../../auth/auth.ts';
 import { type CliLoginAsk, cliLoginDenied, confirmCliLogin, readCliAsk } from '../../auth/cli-codes.ts';
 import { decideDeviceLogin, readUserCode, waitingDevice } from '../../auth/device-codes.ts';
 import { refuseLogin } from '../../auth/logins.ts';
+import { silenceTriedMark } from '../../auth/oidc.ts';
+import { loginAddress, readNeed, wishFor } from '../../auth/wishes.ts';
 import type { PersonActor } from '../../commands/context.ts';
+import { loginLacks } from '../../commands/fresh-login.ts';
 import { isRefusal, Refusal } from '../../domain/errors.ts';
 import { allowFormTo, field, type LoginPages, readForm, send } from './login.ts';
 
@@ -19,6 +22,26 @@ export function cliLoginRoutes(auth: Auth, pages: LoginPages): Router {
 function webOnly(actor: PersonActor): PersonActor {
   if (actor.via === 'web') return actor;
   throw new Refusal('login_refused', 'A terminal is logged in from a browser only.');
+}
+
+/**
+ * A terminal that comes back for a fresher login says what it needs, in the page's own address. True when the answer
+ * was to send the person to prove it first; they come back to the same address. What a terminal may then do is judged
+ * when it does it, not here.
+ */
+async function provesFirst(auth: Auth, req: Request, res: Response, actor: PersonActor): Promise<boolean> {
+  const need = readNeed(req.query);
+  const lack = await loginLacks(auth.ctx, actor, need);
+  if (lack === undefined) return false;
+  if (lack === 'proof') {
+    res.redirect(303, loginAddress(req.originalUrl, wishFor(need, 'step_up_required')));
+    return true;
+  }
+  if (req.method !== 'GET' || req.query[silenceTriedMark] !== undefined) return false;
+  const returnTo = new URL(req.originalUrl, auth.config.serverUrl);
+  returnTo.searchParams.set(silenceTriedMark, 'tried');
+  await auth.startLogin(req, res, { returnTo: `${returnTo.pathname}${returnTo.search}`, wish: { silent: true } });
+  return true;
 }
 
 function byLink(router: Router, auth: Auth, pages: LoginPages): void {
@@ -37,6 +60,7 @@ function byLink(router: Router, auth: Auth, pages: LoginPages): void {
     const actor = await auth.pageActor(req, res);
     if (!actor) return;
     const ask = await askOf(req.query, webOnly(actor));
+    if (await provesFirst(auth, req, res, actor)) return;
     const redirect = new URL(ask.redirectUri);
     // CSP has no way to write an IPv6 address.
     allowFormTo(res, redirect.hostname === '[::1]' ? 'http:' : redirect.origin);
@@ -60,9 +84,9 @@ function byCode(router: Router, auth: Auth, pages: LoginPages): void {
 
   router.get('/device', async (req, res) => {
     const actor = await auth.pageActor(req, res);
-    if (!actor) return;
+    if (!actor || (await provesFirst(auth, req, res, webOnly(actor)))) return;
     const code = readUserCode(req.query.user_code);
-    send(res, pages.deviceCodePage(viewer(req, webOnly(actor)), { userCode: code ? shown(code) : '' }));
+    send(res, pages.deviceCodePage(viewer(req, actor), { userCode: code ? shown(code) : '' }));
   });
 
   router.post('/device', readForm, auth.requireCsrf, async (req, res) => {

@@ -3,8 +3,11 @@ import type { Auth } from '../../auth/auth.ts';
 import { exchangeCliCode, type LoggedIn } from '../../auth/cli-codes.ts';
 import { deviceCodeSeconds, pollDeviceLogin, pollSeconds, startDeviceLogin } from '../../auth/device-codes.ts';
 import { endAllLogins, endLogin, listLogins } from '../../auth/logins.ts';
+import { needParameters, readNeed } from '../../auth/wishes.ts';
 import { type Route, route } from '../route.ts';
 import { devicePollBody, deviceStartAnswer, deviceStartBody, endedAnswer, exchangeBody, loginIdParams, loginsAnswer, tokenAnswer } from '../schemas/login.ts';
+
+const text = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value));
 
 const tokenOf = ({ token, expiresAt, person }: LoggedIn) => ({ token, expiresAt: expiresAt.toISOString(), person });
 
@@ -37,6 +40,8 @@ const terminalRoutes = ({ ctx, config, limits }: Auth): Route[] => [
       response.setHeader('cache-control', 'no-store');
       const { deviceCode, userCode } = await startDeviceLogin(ctx, body.label ?? '');
       const page = new URL('/device', config.serverUrl);
+      const need = readNeed({ max_age: text(body.max_age), acr_values: body.acr_values, groups_max_age: text(body.groups_max_age) });
+      page.search = new URLSearchParams(needParameters(need)).toString();
       const complete = new URL(page);
       complete.searchParams.set('user_code', userCode);
       return {

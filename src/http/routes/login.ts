@@ -3,6 +3,8 @@ import express, { type Request, type Response, Router } from 'express';
 import type { Auth } from '../../auth/auth.ts';
 import { endAllLogins, endLogin, type Login, listLogins } from '../../auth/logins.ts';
 import { safeReturnTo } from '../../auth/untrusted-text.ts';
+import { type LoginWish, readWish, wishesProof, wishParameters } from '../../auth/wishes.ts';
+import { durationInWords } from '../../domain/duration.ts';
 import { Refusal } from '../../domain/errors.ts';
 
 export interface Viewer {
@@ -12,7 +14,15 @@ export interface Viewer {
 
 /** What `web/login-pages.ts` offers. */
 export interface LoginPages {
-  loginPage(view: { returnTo: string; provider: string; loggedOut?: { providerLogout: string | undefined } | undefined }): string;
+  loginPage(view: {
+    returnTo: string;
+    provider: string;
+    loggedOut?: { providerLogout: string | undefined } | undefined;
+    /** The wish, which goes through the form unchanged. */
+    wish?: Readonly<Record<string, string>>;
+    /** Set when somebody is logged in already, and is to prove it again: why. */
+    again?: { name: string; csrf: string; why: string } | undefined;
+  }): string;
   cliLoginPage(viewer: Viewer, view: { label: string; port: string; fields: Readonly<Record<string, string>> }): string;
   deviceCodePage(viewer: Viewer, view: { userCode: string; fault?: string | undefined }): string;
   deviceConfirmPage(viewer: Viewer, view: { userCode: string; label: string }): string;
@@ -41,20 +51,39 @@ export function allowFormTo(res: Response, ...sources: string[]): void {
   res.setHeader(name, [...others, ` form-action 'self' ${sources.join(' ')}`].join(';'));
 }
 
+/** A silent login never leads to another login, so that no address can send a browser in circles. */
+const withoutLogin = (returnTo: string): string => (/^\/login(\?|$)/.test(returnTo) ? '/' : returnTo);
+
+function whyAgain({ maxAge, acrValues }: LoginWish): string {
+  const wants = [
+    ...(maxAge === undefined ? [] : [`at most ${durationInWords(maxAge)} old`]),
+    ...(acrValues === undefined ? [] : [`of the class ${acrValues.join(' ')}`]),
+  ];
+  return wants.length > 0 ? `What you are about to do needs a login that is ${wants.join(' and ')}.` : 'Your groups have to be read there again.';
+}
+
 export function loginRoutes(auth: Auth, pages: LoginPages): Router {
   const { config, provider } = auth;
   const router = Router();
 
   router.get('/login', async (req, res) => {
     const returnTo = safeReturnTo(req.query.returnTo);
-    if (await auth.optionalActor(req)) return res.redirect(303, returnTo);
+    const wish = readWish(req.query);
+    const actor = await auth.optionalActor(req);
+    if (actor && !wishesProof(wish) && !wish.silent && req.query.again === undefined) return res.redirect(303, returnTo);
+    // Only for who is logged in: without them there is nobody whose groups could be read in silence.
+    if (actor && wish.silent && req.method === 'GET') return auth.startLogin(req, res, { returnTo: withoutLogin(returnTo), wish });
     // A provider may send the browser on to others before it asks anything; all of them are https.
     allowFormTo(res, 'https:', ...(config.issuer.protocol === 'http:' ? [config.issuer.origin] : []));
     const loggedOut = req.query.out === undefined ? undefined : { providerLogout: provider.logoutUrl()?.href };
-    send(res, pages.loginPage({ returnTo, provider: config.issuer.host, loggedOut }));
+    const { silent: _, ...proof } = wish;
+    const again = actor && { name: actor.name, csrf: auth.csrfTokenFor(req), why: whyAgain(wish) };
+    send(res, pages.loginPage({ returnTo, provider: config.issuer.host, loggedOut, wish: wishParameters(proof), again }));
   });
 
-  router.post('/login', readForm, auth.requireOwnOrigin, (req, res) => auth.startLogin(req, res, field(req, 'returnTo')));
+  router.post('/login', readForm, auth.requireOwnOrigin, (req, res) =>
+    auth.startLogin(req, res, { returnTo: field(req, 'returnTo'), wish: readWish((req.body ?? {}) as Record<string, unknown>) }),
+  );
 
   router.get('/login/callback', async (req, res) => {
     if (req.method !== 'GET') throw new Refusal('method_not_allowed');

@@ -18,6 +18,7 @@ export const meRoutes = [
       via: z.string(),
       login: z.string(),
       authAt: at,
+      acr: z.string().nullable(),
       readsEverything: z.boolean(),
     }),
     handle: async ({ ctx, actor }) => ({
@@ -28,6 +29,7 @@ export const meRoutes = [
       via: actor.via,
       login: actor.loginId,
       authAt: actor.authAt,
+      acr: actor.acr ?? null,
       readsEverything: seesEverything(ctx.policy, actor),
     }),
   }),

@@ -13,7 +13,12 @@ export const exchangeBody = z.strictObject({
 
 export const tokenAnswer = z.object({ token: z.string().describe('shown this once'), expiresAt: time, person: personSchema });
 
-export const deviceStartBody = z.strictObject({ label: z.string().max(200).optional().describe('what the terminal calls itself: user and host') });
+export const deviceStartBody = z.strictObject({
+  label: z.string().max(200).optional().describe('what the terminal calls itself: user and host'),
+  max_age: z.int().min(0).max(999_999_999).optional().describe('the login that lets it in must be at most this many seconds old (RFC 9470)'),
+  acr_values: z.string().max(1_000).optional().describe('and of these classes'),
+  groups_max_age: z.int().min(0).max(999_999_999).optional().describe('and its groups read at most this many seconds ago'),
+});
 
 export const deviceStartAnswer = z.object({
   device_code: z.string(),
