@@ -21,6 +21,7 @@ import type { Target } from './domain/provider.ts';
 import { createApp, type Health } from './http/app.ts';
 import { auditRoutes } from './http/routes/audit.ts';
 import { cliLoginRoutes } from './http/routes/cli-login.ts';
+import { deliveryRoutes } from './http/routes/deliveries.ts';
 import { grantRoutes } from './http/routes/grants.ts';
 import { loginRoutes } from './http/routes/login.ts';
 import { loginApi } from './http/routes/login-api.ts';
@@ -28,6 +29,7 @@ import { meRoutes } from './http/routes/me.ts';
 import { requestRoutes } from './http/routes/requests.ts';
 import { reviewRoutes } from './http/routes/reviews.ts';
 import type { Channel } from './notify/channel.ts';
+import type { Slack } from './slack/slack.ts';
 import { sendErrorPage } from './web/error-page.ts';
 import * as loginPages from './web/login-pages.ts';
 import { createPages } from './web/pages.ts';
@@ -70,6 +72,7 @@ export const policyOf = (config: Config): Policy => ({
   auditors: config.roles.auditors,
   admins: config.roles.admins,
   maxPendingPerPerson: config.limits.pendingPerPerson,
+  groupsMaxAgeSeconds: config.login.groupsMaxAge,
 });
 
 const secretOf = (ref: SecretRef | undefined) => (ref ? () => readSecret(ref) : undefined);
@@ -107,9 +110,10 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   };
   const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge, tells: tellsAnybody(config.tell) };
   const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
-  const channels = await openChannels(config);
-  const { routes, slack } = config.tell;
-  const tell = { channels, routes, workspace: slack?.workspace, serverUrl: new URL(config.server.url) };
+  const slack = await openSlack(config, ctx);
+  const channels = await openChannels(config, slack);
+  const { routes } = config.tell;
+  const tell = { channels, routes, workspace: config.tell.slack?.workspace, serverUrl: new URL(config.server.url) };
   workers = options.worker ? startWorkers(ctx, sealer, tell) : undefined;
   const listener = listen({
     connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
@@ -122,13 +126,15 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   const stopAll = async (server: Server | undefined): Promise<void> => {
     await closeServer(server);
     await workers?.stop();
+    await slack?.close();
     await listener.close();
     await sealer.close();
     await Promise.all([...targets.values()].map((target) => target.close()));
     await pool.end();
   };
   try {
-    const server = options.web ? await serve(config, { ctx, sealer, health, changed }) : undefined;
+    const server = options.web ? await serve(config, { ctx, sealer, health, changed, slack }) : undefined;
+    if (options.web) slack?.start();
     void checkTargets(ctx, config);
     return { ctx, sealer, workers, server, health, stop: () => stopAll(server) };
   } catch (error) {
@@ -138,12 +144,20 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
 }
 
 /** The ways of telling people that the config sets up; each is loaded only then. */
-async function openChannels(config: Config): Promise<Channel[]> {
+export async function openChannels(config: Config, slack?: Pick<Slack, 'channel'>): Promise<Channel[]> {
   const { email, webhooks } = config.tell;
   const channels: Channel[] = [];
+  if (slack) channels.push(slack.channel);
+  else if (config.tell.slack) channels.push((await import('./slack/check.ts')).slackToCheck(config.tell.slack));
   if (email) channels.push((await import('./notify/email.ts')).emailChannel(email));
   if (webhooks.size > 0) channels.push((await import('./notify/webhook.ts')).webhookChannel(webhooks));
   return channels;
+}
+
+/** The Slack surface, where the config sets Slack up; its libraries are loaded only then. */
+async function openSlack({ tell, server }: Config, ctx: Ctx): Promise<Slack | undefined> {
+  if (!tell.slack) return undefined;
+  return (await import('./slack/slack.ts')).createSlack({ ctx, config: tell.slack, serverUrl: new URL(server.url) });
 }
 
 /** The key is read before anything is started, so that a wrong one is said at once. */
@@ -209,9 +223,10 @@ interface Surfaces {
   readonly sealer: Sealer;
   readonly health: () => Promise<Health>;
   readonly changed: Set<(requests: readonly string[]) => void>;
+  readonly slack: Slack | undefined;
 }
 
-async function serve(config: Config, { ctx, sealer, health, changed }: Surfaces): Promise<Server> {
+async function serve(config: Config, { ctx, sealer, health, changed, slack }: Surfaces): Promise<Server> {
   const { server } = config;
   const auth = createAuth({
     ctx,
@@ -222,12 +237,21 @@ async function serve(config: Config, { ctx, sealer, health, changed }: Surfaces)
       clientSecret: async () => (config.login.clientSecret ? readSecret(config.login.clientSecret) : undefined),
       groupsClaim: config.login.groupsClaim,
       nameClaim: config.login.nameClaim,
+      emailClaim: config.login.emailClaim,
       scopes: config.login.scopes,
     },
   });
-  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...auditRoutes, ...loginApi(auth)];
+  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...deliveryRoutes, ...auditRoutes, ...loginApi(auth)];
   const login = Router().use(loginRoutes(auth, loginPages), cliLoginRoutes(auth, loginPages));
-  const pages = createPages({ ctx, auth, changed, loginRoutes: login, logState: () => ({ refused: sealer.status().refused?.message ?? null }) });
+  const console = createPages({
+    ctx,
+    auth,
+    changed,
+    loginRoutes: login,
+    slackWorkspace: config.tell.slack?.workspace,
+    logState: () => ({ refused: sealer.status().refused?.message ?? null }),
+  });
+  const pages = slack?.router ? Router().use(slack.router, console) : console;
   const app = createApp({ ctx, auth, routes, pages, sendErrorPage, health, trustProxy: server.trustProxy, version });
   const http = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 10_000, maxHeaderSize: 32_768 }, app);
   const [host, port] = [

@@ -1,9 +1,10 @@
-/** `halligan doctor` and `halligan print`: what every target says to our own identity, and the least rights that it needs. */
+/** `halligan doctor` and `halligan print`: what every target and every way of telling people says to our own identity, and the least rights that a target needs. */
 import { stringify } from 'yaml';
 import { table } from './cli/table.ts';
-import { connectTargets } from './compose.ts';
+import { connectTargets, openChannels } from './compose.ts';
 import { type Config, configPath, loadConfig } from './config/load.ts';
 import type { PrintTarget, TargetFault } from './domain/provider.ts';
+import type { Channel } from './notify/channel.ts';
 import { providerOf, providers } from './providers/registry.ts';
 
 interface Finding {
@@ -38,11 +39,21 @@ export async function doctorCommand(options: { config?: string | undefined; outp
     }),
   );
   await Promise.all([...targets.values()].map((target) => target.close()));
+  findings.push(...(await Promise.all((await openChannels(config)).map(checkChannel))));
   const ok = findings.every((finding) => finding.ok);
   if (options.output === 'json') process.stdout.write(`${JSON.stringify({ ok, targets: findings }, null, 2)}\n`);
   else if (options.output === 'yaml') process.stdout.write(stringify({ ok, targets: findings }));
   else for (const text of asTable(findings)) process.stdout.write(`${text}\n`);
   return ok ? 0 : 1;
+}
+
+/** A way of telling people, as one more line. */
+async function checkChannel(channel: Channel): Promise<Finding> {
+  const began = performance.now();
+  const troubles = (await channel.check?.(AbortSignal.timeout(deadlineMs))) ?? [];
+  await channel.close?.();
+  const faults = troubles.map(({ place, message, next }) => ({ message: `${place}: ${message}`, next }));
+  return { target: channel.name, kind: 'telling', ok: faults.length === 0, ms: Math.round(performance.now() - began), faults };
 }
 
 function asTable(findings: readonly Finding[]): string[] {

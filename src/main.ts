@@ -97,8 +97,16 @@ function addServerCommands(to: Command): void {
     .description('run a whole Halligan here and watch the main job, on real parts')
     .option('--once', 'leave after the story; 0 only if every step held')
     .option('--json', 'one JSON object a step')
+    .option('--slack', 'with a double of Slack on this machine, in which the request is approved')
     .option('--data-directory <folder>', 'where its data goes; .halligan/demo unless said')
-    .action(async (options: { once?: boolean; json?: boolean; dataDirectory?: string }) =>
-      leave((await import('./demo/demo.ts')).runDemo({ once: options.once ?? false, json: options.json ?? false, dataDirectory: options.dataDirectory })),
+    .action(async (options: { once?: boolean; json?: boolean; slack?: boolean; dataDirectory?: string }) =>
+      leave(
+        (await import('./demo/demo.ts')).runDemo({
+          once: options.once ?? false,
+          json: options.json ?? false,
+          slack: options.slack ?? false,
+          dataDirectory: options.dataDirectory,
+        }),
+      ),
     );
 }

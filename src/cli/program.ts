@@ -32,6 +32,8 @@ function addLogin(program: Command, run: Runner): void {
     .option('--server <url>', 'the server; the last one, or HALLIGAN_SERVER, unless said')
     .option('--device', 'by a code that is typed in at any browser: for SSH')
     .option('--no-browser', 'print the address instead of opening a browser')
+    .option('--max-age <duration>', 'prove who you are again if that was longer ago: 5m')
+    .option('--acr <class>', 'with this class of proof, such as a second factor, as your identity provider names it')
     .action((options) => run(async (terminal) => (await import('./verbs/login.ts')).login(terminal, options)));
   program
     .command('logout')

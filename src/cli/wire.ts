@@ -101,6 +101,23 @@ export interface WireRequest {
   readonly story?: readonly WireEvent[];
 }
 
+/** Who was told of a request. */
+export interface WireTold {
+  readonly items: readonly {
+    readonly channel: 'slack' | 'email' | 'webhook';
+    readonly to: string;
+    readonly person: WirePerson | null;
+    readonly about: string;
+    readonly state: 'waiting' | 'sent' | 'failed';
+    readonly at: string;
+    readonly tries: number;
+    readonly nextTryAt: string | null;
+    readonly why: string | null;
+  }[];
+  readonly spread: boolean;
+  readonly nextAt: string | null;
+}
+
 export interface WireReview {
   readonly id: string;
   readonly grantId: string;

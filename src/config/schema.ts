@@ -31,7 +31,11 @@ export const entitlementSchema = z.strictObject({
   stepUp: z
     .strictObject({
       maxAge: duration.describe('The longest since the person last proved who they are at the identity provider.'),
-      acr: z.string().min(1).max(200).optional().describe('The class of proof that the provider must name (its acr claim).'),
+      acr: z
+        .string()
+        .regex(/^[\x21\x23-\x5b\x5d-\x7e]{1,200}$/, 'must be one word of visible ASCII without quotes: that is how it is sent')
+        .optional()
+        .describe('The class of proof that the provider must name (its acr claim).'),
     })
     .optional()
     .describe('How fresh a login must be to ask for it, to decide on it and to break its glass.'),

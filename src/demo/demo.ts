@@ -11,6 +11,8 @@ export interface DemoOptions {
   readonly once: boolean;
   /** One JSON object per step on stdout, nothing else there. */
   readonly json: boolean;
+  /** With a double of Slack: the approval is given there. */
+  readonly slack?: boolean;
   readonly dataDirectory?: string | undefined;
 }
 
@@ -23,7 +25,12 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   try {
     say('Halligan opens the production door for one named person, for a stated time, with a witness, and closes it again.\n');
     const bao = await findBao();
-    house = await startHouse({ dataDirectory: options.dataDirectory ?? join('.halligan', 'demo'), log: (line) => say(`  ${line}`), bao });
+    house = await startHouse({
+      dataDirectory: options.dataDirectory ?? join('.halligan', 'demo'),
+      log: (line) => say(`  ${line}`),
+      bao,
+      ...(options.slack ? { slack: true } : {}),
+    });
     if (!bao) say(`  no round through Vault: there is no OpenBao here (${howToGetBao})`);
     say('');
     const story = tellStory(house, Math.round(performance.now() - began), (step) => show(step, options, say)).then(
@@ -75,7 +82,7 @@ function farewell(house: House, say: (line: string) => void): void {
   say(`
 The console is at ${house.url}
 Log in as oncall, lead, security, auditor or admin; the development identity provider asks for no password.
-
+${house.slack ? `The double of Slack is at ${house.slack.url}: be oncall or lead there, type /halligan, press what stands there.\n` : ''}
 Three commands to try, in another terminal in this folder:
   npm run -s halligan -- login --server ${house.url}
   npm run -s halligan -- request orders-readonly --for 10m --reason "trying it out"

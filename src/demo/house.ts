@@ -19,6 +19,7 @@ import { type IdentityProvider, startIdentityProvider } from './identity-provide
 import { type DevOpenBao, startDevOpenBao } from './openbao.ts';
 import { ordersDatabase } from './orders-database.ts';
 import { prepareVault, vaultConfig } from './orders-vault.ts';
+import type { DemoSlack } from './slack-demo.ts';
 
 export interface HouseOptions {
   readonly dataDirectory: string;
@@ -29,6 +30,8 @@ export interface HouseOptions {
   readonly providerPort?: number;
   /** The OpenBao program, for a second target behind it; left out: none. */
   readonly bao?: string | undefined;
+  /** A double of Slack beside it, with two people linked. */
+  readonly slack?: boolean;
   /** For measurements: further parts of the config, indented for their places, once PostgreSQL is up and its databases are there. */
   readonly more?: (superuserUrl: string) => Promise<{ target: string; entitlement: string }>;
 }
@@ -45,6 +48,8 @@ export interface House {
   readonly targetUrl: string;
   /** When `bao` was given: a Vault of our own, in front of the same database. */
   readonly bao?: DevOpenBao | undefined;
+  /** When `slack` was asked for. */
+  readonly slack?: DemoSlack['double'] | undefined;
   stop(): Promise<void>;
 }
 
@@ -55,6 +60,7 @@ const configOf = (parts: {
   issuer: string;
   postgres: EmbeddedPostgres;
   more: readonly { target: string; entitlement: string }[];
+  slack: DemoSlack | undefined;
 }): string => `# The demo's config. Passwords are made at each start and come by the environment.
 server: { url: '${parts.url}', listen: '${parts.listen}' }
 database: { url: 'postgres://halligan_app@127.0.0.1:${parts.postgres.port}/halligan', passwordEnv: HALLIGAN_DEMO_APP_PASSWORD }
@@ -62,7 +68,7 @@ login: { issuer: '${parts.issuer}', clientId: halligan, clientSecretEnv: HALLIGA
 audit: { signingKeyFile: audit.key, checkpoints: { directory: checkpoints } }
 roles: { auditors: { groups: [auditors] }, admins: { groups: [admins] } }
 log: { level: error }
-targets:
+${parts.slack?.tell ?? ''}targets:
   orders-db:
     kind: postgres
     host: 127.0.0.1
@@ -80,7 +86,7 @@ ${parts.more.map((one) => one.target).join('')}entitlements:
     eligible: { groups: [oncall] }
     approval: [ { of: { groups: [leads, security] }, count: 1 } ]
     maxDuration: 4h
-    breakGlass: { eligible: { groups: [oncall] }, maxDuration: 15m }
+${parts.slack ? '    slackDecision: allow\n' : ''}    breakGlass: { eligible: { groups: [oncall] }, maxDuration: 15m }
   orders-write:
     opens: change the orders database
     target: orders-db
@@ -127,21 +133,26 @@ export async function startHouse(options: HouseOptions): Promise<House> {
     });
     stops.push(() => provider.close());
 
+    const slack = options.slack ? await (await import('./slack-demo.ts')).startDemoSlack(await freePort(8320), provider.issuer) : undefined;
+    if (slack) stops.push(() => slack.double.close());
+
     const more = [...(bao ? [vaultConfig({ bao, postgresPort: postgres.port })] : []), ...(options.more ? [await options.more(postgres.superuserUrl)] : [])];
-    const text = configOf({ url, listen: new URL(url).host, issuer: provider.issuer, postgres, more });
+    const text = configOf({ url, listen: new URL(url).host, issuer: provider.issuer, postgres, more, slack });
     const file = join(folder, 'halligan.yaml');
     await writeFile(file, text);
     Object.assign(process.env, {
       HALLIGAN_DEMO_APP_PASSWORD: passwords.app,
       HALLIGAN_DEMO_TARGET_PASSWORD: passwords.target,
       HALLIGAN_DEMO_CLIENT_SECRET: clientSecret,
+      ...slack?.environment,
     });
     const config = await parseConfig(file, text, providerOf);
     if (bao) process.env['HALLIGAN_DEMO_PROBE_PASSWORD'] = await prepareVault(bao, config, { folder, targetUrl: targetUrl.href });
     options.log('starting Halligan');
     const running = await startProcess(config, { web: true, worker: true, log: makeLog('error') });
     stops.push(() => running.stop());
-    return { url, provider, postgres, running, dataDirectory: folder, verifierKey, targetUrl: targetUrl.href, bao, stop };
+    if (slack) await (await import('./slack-demo.ts')).linkPeople(slack.double, url);
+    return { url, provider, postgres, running, dataDirectory: folder, verifierKey, targetUrl: targetUrl.href, bao, slack: slack?.double, stop };
   } catch (error) {
     await stop();
     throw error;

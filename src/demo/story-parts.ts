@@ -16,6 +16,7 @@ export const stepNames = [
   'break-glass',
   'review-due',
   'vault',
+  'slack',
   'audit-verified',
   'tamper-found',
 ] as const;

@@ -47,13 +47,15 @@ export async function tellStory(house: House, readyMs: number, onStep: (step: St
     expect(me.body['subject'] === 'oncall', 'the login is not who it should be');
     return 'oncall, lead and auditor logged in through OIDC (code flow, PKCE S256) and got tokens for their terminals';
   });
-  await approvedRound(house, people, tell);
-  await glassRound(house, people, tell);
+  const approved = await approvedRound(house, people, tell);
+  const glass = await glassRound(house, people, tell);
   if (house.bao) await vaultRound(house, house.bao, people, tell);
+  if (house.slack) await (await import('./slack-demo.ts')).slackRound(house.slack, { approved, glass }, tell);
   await auditRound(house, people, tell);
 }
 
-async function approvedRound(house: House, people: Record<'oncall' | 'lead', Api>, tell: Tell): Promise<void> {
+/** Gives the request's id. */
+async function approvedRound(house: House, people: Record<'oncall' | 'lead', Api>, tell: Tell): Promise<string> {
   const { oncall, lead } = people;
   let request = {} as { id: string; seen: string };
   let grant = {} as { id: string; endsAt: string };
@@ -77,6 +79,11 @@ async function approvedRound(house: House, people: Record<'oncall' | 'lead', Api
     return `oncall tries to approve it: ${String(tried.body['detail'])}`;
   });
   await tell('approved', async () => {
+    if (house.slack) {
+      await (await import('./slack-demo.ts')).approveInSlack(house.slack, request.id, 'go ahead, read only');
+      grant = (await oncall('GET', `/requests/${request.id}`)).body['grant'] as typeof grant;
+      return `lead presses Approve in Slack, reads exactly what would be granted, gives a reason; open until ${grant.endsAt.slice(11, 19)} UTC`;
+    }
     const seen = (await lead('GET', `/requests/${request.id}`)).body['seen'];
     const decided = await lead('POST', `/requests/${request.id}/decisions`, { decision: 'approve', reason: 'go ahead, read only', seen });
     expect(decided.status === 200 && decided.body['state'] === 'approved', `the approval was refused: ${decided.text}`);
@@ -98,9 +105,11 @@ async function approvedRound(house: House, people: Record<'oncall' | 'lead', Api
     };
   });
   await endOfAccess(house, credential, open, new Date(grant.endsAt), tell);
+  return request.id;
 }
 
-async function glassRound(house: House, people: Record<'oncall' | 'lead', Api>, tell: Tell): Promise<void> {
+/** Gives the request's id. */
+async function glassRound(house: House, people: Record<'oncall' | 'lead', Api>, tell: Tell): Promise<string> {
   const { oncall, lead } = people;
   let requestId = '';
   await tell('break-glass', async () => {
@@ -131,6 +140,7 @@ async function glassRound(house: House, people: Record<'oncall' | 'lead', Api>, 
     expect(own.status === 403 && own.body['code'] === 'reviewer_not_allowed', `oncall could review their own use: ${own.text}`);
     return `a review is due until ${review.dueAt.slice(0, 16).replace('T', ' ')}; oncall may not close it, lead may`;
   });
+  return requestId;
 }
 
 async function auditRound(house: House, people: Record<'auditor', Api>, tell: Tell): Promise<void> {

@@ -27,7 +27,10 @@ export function openapi(routes: readonly Route[], version: string): object {
           description: 'done',
           ...(route.answer ? { content: { 'application/json': { schema: schemaOf(route.answer, 'output') } } } : {}),
         },
-        default: { description: 'a problem (RFC 9457)', content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } } },
+        default: {
+          description: 'a problem (RFC 9457); a 401 for want of a fresher login carries the challenge of RFC 9470',
+          content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
+        },
       },
     };
   }
@@ -49,6 +52,9 @@ export function openapi(routes: readonly Route[], version: string): object {
             detail: { type: 'string' },
             next: { type: 'string' },
             faults: { type: 'array', items: { type: 'object', properties: { path: { type: 'string' }, message: { type: 'string' } } } },
+            maxAge: { type: 'integer', description: 'with step_up_required: the most seconds since the person proved who they are (RFC 9470, max_age)' },
+            acrValues: { type: 'array', items: { type: 'string' }, description: 'with step_up_required: how they must have proved it (RFC 9470, acr_values)' },
+            groupsMaxAge: { type: 'integer', description: 'the most seconds since their groups were read at the identity provider' },
           },
         },
       },

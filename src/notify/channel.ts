@@ -34,10 +34,21 @@ export interface Story {
   readonly url: string;
 }
 
+/** What stands in the way of a channel, for `halligan doctor`. */
+export interface ChannelTrouble {
+  readonly place: string;
+  readonly message: string;
+  readonly next: string;
+}
+
 export interface Channel {
   readonly name: ChannelName;
+  /** The most messages on their way at once: of the channel, and to one address. Four and two unless said. */
+  readonly atOnce?: { readonly all: number; readonly each: number };
   /** Sends one message and returns what the other side calls it, where it does. Ends by its signal. Throws `DeliveryFault`. */
   send(delivery: Delivery, story: Story, signal: AbortSignal): Promise<{ readonly ref?: Json }>;
+  /** What would keep it from sending now; sends nothing. */
+  check?(signal: AbortSignal): Promise<ChannelTrouble[]>;
   close?(): Promise<void>;
 }
 
@@ -49,11 +60,14 @@ export class DeliveryFault extends Error {
   readonly retryAt: Date | undefined;
   /** The other side asked everybody to slow down, not this message alone: the whole channel waits until `retryAt`. */
   readonly pause: boolean;
-  constructor(message: string, more: { final?: boolean; retryAt?: Date; pause?: boolean } = {}) {
+  /** It says something about this one place and nothing about the channel. */
+  readonly placeOnly: boolean;
+  constructor(message: string, more: { final?: boolean; retryAt?: Date; pause?: boolean; placeOnly?: boolean } = {}) {
     super(message);
     this.name = 'DeliveryFault';
     this.final = more.final ?? false;
     this.retryAt = more.retryAt;
     this.pause = more.pause ?? false;
+    this.placeOnly = more.placeOnly ?? this.final;
   }
 }

@@ -1,6 +1,6 @@
 /** Mail, through the operator's own SMTP server. One message to one address; text first, the same in simple HTML. */
-import { createTransport } from 'nodemailer';
-import { readSecret } from '../config/secrets.ts';
+import { createTransport, type SendMailOptions } from 'nodemailer';
+import { readSecret, type SecretRef } from '../config/secrets.ts';
 import type { EmailConfig } from '../config/tell.ts';
 import { visibleLine } from '../domain/hidden-text.ts';
 import { type Channel, type Delivery, DeliveryFault, type Story } from './channel.ts';
@@ -35,7 +35,9 @@ export function mailOf(delivery: Delivery, story: Story, from: string) {
   const host = new URL(story.url).hostname;
   return {
     from,
-    to: delivery.address,
+    // The parsed form: what stands in an address is never read as a list of addresses.
+    to: { name: '', address: delivery.address },
+    envelope: { from, to: [delivery.address] },
     subject: subject.length > 180 ? `${subject.slice(0, 179)}…` : subject,
     text,
     html: page,
@@ -52,7 +54,10 @@ export function mailOf(delivery: Delivery, story: Story, from: string) {
   };
 }
 
-/** The channel for mail. A refusal with a 5xx code is final for that message; anything else is tried again. */
+/** What an address may be made of; what comes from elsewhere is held against it once more. */
+const isAddress = (text: string): boolean => /^[^\s\u0000-\u0020\u007f-\u009f@<>,;:"()[\]\\]{1,64}@[A-Za-z0-9.-]{1,190}$/.test(text);
+
+/** The channel for mail. A refusal of the address or the message with a 5xx code is final; anything else is tried again. */
 export function emailChannel(config: EmailConfig): Channel {
   /** A connection for each message, so that a rotated password is picked up and a server that hangs holds nothing. */
   const transport = async () =>
@@ -62,7 +67,8 @@ export function emailChannel(config: EmailConfig): Channel {
       secure: config.tls === 'implicit',
       requireTLS: config.tls === 'starttls',
       ignoreTLS: config.tls === 'none',
-      ...(config.user === undefined || config.password === undefined ? {} : { auth: { user: config.user, pass: await readSecret(config.password) } }),
+      ...(config.user === undefined || config.password === undefined ? {} : { auth: { user: config.user, pass: await passwordOf(config.password) } }),
+      dnsTimeout: 8_000,
       connectionTimeout: 8_000,
       greetingTimeout: 8_000,
       socketTimeout: 9_000,
@@ -72,12 +78,11 @@ export function emailChannel(config: EmailConfig): Channel {
   return {
     name: 'email',
     async send(delivery, story, signal) {
+      if (!isAddress(delivery.address)) throw new DeliveryFault('is not a mail address that can be used', { final: true });
       const opened = await transport().catch(asFault);
-      const late = new Promise<never>((_, reject) =>
-        signal.addEventListener('abort', () => reject(new DeliveryFault('the mail server did not answer in time')), { once: true }),
-      );
       try {
-        await Promise.race([opened.sendMail(mailOf(delivery, story, config.from)), late]);
+        // The signal closes the connection.
+        await opened.sendMail({ ...mailOf(delivery, story, config.from), signal } as SendMailOptions);
         return {};
       } catch (error) {
         return asFault(error);
@@ -85,24 +90,52 @@ export function emailChannel(config: EmailConfig): Channel {
         opened.close();
       }
     },
+    async check(signal) {
+      const place = `${config.host}:${config.port}`;
+      try {
+        // In its own words, which name the file or the variable.
+        if (config.password) await readSecret(config.password);
+        const opened = await transport().catch(asFault);
+        const late = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject({ code: 'EABORT' }), { once: true }));
+        await Promise.race([opened.verify(), late])
+          .catch(asFault)
+          .finally(() => opened.close());
+        return [];
+      } catch (error) {
+        return [{ place, message: (error as Error).message, next: 'Compare the email block of the config with what the mail server asks for.' }];
+      }
+    },
   };
 }
+
+const passwordOf = (ref: SecretRef): Promise<string> =>
+  readSecret(ref).catch(() => {
+    throw new DeliveryFault('the password for the mail server cannot be read');
+  });
 
 /** The server's words are not repeated: they may hold anything. Its codes are enough. */
 function asFault(error: unknown): never {
   if (error instanceof DeliveryFault) throw error;
   const { code, responseCode, command } = (error ?? {}) as { code?: string; responseCode?: number; command?: string };
   if (code === 'EAUTH') throw new DeliveryFault('the mail server refused our login');
-  if (code === 'ETLS') throw new DeliveryFault('the mail server does not offer TLS that can be trusted');
+  // The library keeps no more of a certificate that was refused than the words.
+  const untrusted = code === 'ESOCKET' && error instanceof Error && /certificate|self-signed|altnames|SSL routines|TLS/i.test(error.message);
+  if (code === 'ETLS' || untrusted) throw new DeliveryFault('the mail server does not offer TLS that can be trusted');
   if (responseCode !== undefined) {
     // Refused for good is the address or the message; a refusal at the greeting is the server's own trouble.
-    const final = responseCode >= 500 && (command === 'RCPT TO' || command === 'DATA');
-    throw new DeliveryFault(`the mail server answered ${responseCode}${command ? ` to ${command}` : ''}`, { final });
+    const aboutThisOne = command === 'RCPT TO' || command === 'DATA';
+    // 421 ends the whole session, whatever it was the answer to.
+    const placeOnly = aboutThisOne && responseCode !== 421;
+    throw new DeliveryFault(`the mail server answered ${responseCode}${command ? ` to ${command}` : ''}`, {
+      final: responseCode >= 500 && placeOnly,
+      placeOnly,
+    });
   }
   const reasons: Record<string, string> = {
     ECONNECTION: 'could not be reached',
     ESOCKET: 'could not be reached',
     ETIMEDOUT: 'did not answer in time',
+    EABORT: 'did not answer in time',
     EDNS: 'has no address',
   };
   throw new DeliveryFault(

@@ -1,14 +1,13 @@
 /**
  * Sends what is due, each channel in a lane of its own: at least once, in order for what follows one card, again later when
- * it fails. A row is marked before the call, so that a crash repeats it and two processes do not. These rows change outside
- * commit(): they are to messages what the outbox is to jobs, and what they tell of has its witness already.
+ * it fails. A row is marked before the call, so that a crash repeats it and two processes do not.
  */
-import { sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Db } from '../db/pool.ts';
-import type { Json } from '../domain/canonical.ts';
-import type { Channel, ChannelName, Delivery, Story } from './channel.ts';
+import type { Channel, ChannelName, Story } from './channel.ts';
 import { DeliveryFault } from './channel.ts';
+import { drop, markFailed, markSent, type Taken, take } from './delivery-rows.ts';
+import { isOver } from './words.ts';
 
 export interface LaneParts {
   readonly db: Db;
@@ -16,20 +15,23 @@ export interface LaneParts {
   readonly channel: Channel;
   /** The story of a notice as it stands now. */
   readonly storyOf: (noticeId: string) => Promise<Story | undefined>;
+  /** Called with a request when what is known of a message about it has changed. */
+  readonly changed?: (requestId: string) => void;
+  /** The most that one message may take, in milliseconds; ten seconds unless set. */
+  readonly deadlineMs?: number;
 }
 
 export interface Lane {
   readonly name: ChannelName;
   /** Sends what is due, as many at once as the channel may; does not wait for them. */
   pump(): void;
-  /** What the channel last said, when it does not work; null when it does. */
+  /** What the channel last said, when it does not work; null when it does. For webhooks, of those that do not. */
   trouble(): string | null;
   /** Takes no more, and waits for what is being sent. */
   stop(): Promise<void>;
 }
 
 export const sendDeadlineMs = 10_000;
-const atOnce = 4;
 const giveUpAfterMs = 24 * 3_600_000;
 const second = 1_000;
 const minute = 60 * second;
@@ -37,50 +39,43 @@ const hour = 60 * minute;
 /** The schedule that Standard Webhooks recommends, counted from each failure. */
 const webhookWaits = [5 * second, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour, 14 * hour, 20 * hour, 24 * hour];
 
-interface Taken extends Delivery {
-  readonly noticeId: string;
-  readonly createdAt: Date;
-}
-
 /** One lane. Nothing is sent before `pump`. */
-export function sendingLane({ db, log, channel, storyOf }: LaneParts): Lane {
+export function sendingLane({ db, log, channel, storyOf, changed, deadlineMs = sendDeadlineMs }: LaneParts): Lane {
   const running = new Set<Promise<void>>();
+  const { all, each } = channel.atOnce ?? { all: 4, each: 2 };
+  const troubles = troublesOf(channel.name, log);
   let stopped = false;
   let claiming: Promise<void> | undefined;
   let again = false;
   let pausedUntil = 0;
-  let trouble: string | null = null;
-
-  const tell = (fault: string | null): void => {
-    if (fault !== null && trouble === null)
-      log.warn({ code: 'notify_failing', channel: channel.name, why: fault }, `messages by ${channel.name} fail; they are tried again`);
-    if (fault === null && trouble !== null) log.info({ code: 'notify_mended', channel: channel.name }, `messages by ${channel.name} go out again`);
-    trouble = fault;
-  };
 
   const sendOne = async (delivery: Taken): Promise<void> => {
-    const signal = AbortSignal.timeout(sendDeadlineMs);
     try {
+      const signal = AbortSignal.timeout(deadlineMs);
       const story = await storyOf(delivery.noticeId);
       if (!story) throw new DeliveryFault('what it tells of is gone', { final: true });
-      const { ref } = await channel.send(delivery, story, signal);
-      await sent(db, delivery.id, ref);
-      tell(null);
+      if (isOver(story)) return await drop(db, delivery.id, 'it was over before this could be sent');
+      const { ref } = await inTime(channel.send(delivery, story, signal), signal);
+      await markSent(db, delivery.id, ref);
+      troubles.end(delivery.address);
     } catch (error) {
       const fault = error instanceof DeliveryFault ? error : new DeliveryFault(error instanceof Error ? error.message : String(error));
       if (fault.pause && fault.retryAt) pausedUntil = Math.max(pausedUntil, fault.retryAt.getTime());
-      // A place that is gone says nothing about the channel; being asked to slow down is no trouble.
-      if (!fault.final && !fault.pause) tell(fault.message);
-      await failed(db, channel.name, delivery, fault);
+      // Being asked to slow down is no trouble.
+      if (!fault.placeOnly && !fault.pause) troubles.begin(delivery.address, fault.message);
+      const wait = waitOf(channel.name, delivery, fault);
+      await markFailed(db, delivery.id, fault.message, wait);
+      if (wait === null)
+        log.warn({ code: 'notify_given_up', channel: channel.name, delivery: delivery.id, why: fault.message }, 'a message is not sent, and not tried again');
     }
   };
 
   const claim = async (): Promise<void> => {
     do {
       again = false;
-      const room = atOnce - running.size;
+      const room = all - running.size;
       if (stopped || room <= 0 || Date.now() < pausedUntil) return;
-      const taken = await take(db, channel.name, room);
+      const taken = await take(db, channel.name, { room, each, forMs: deadlineMs + 10_000 });
       for (const delivery of taken) {
         const one = sendOne(delivery)
           .catch((error: unknown) =>
@@ -88,6 +83,7 @@ export function sendingLane({ db, log, channel, storyOf }: LaneParts): Lane {
           )
           .finally(() => {
             running.delete(one);
+            if (delivery.form === 'card') changed?.(delivery.requestId);
             pump();
           });
         running.add(one);
@@ -103,13 +99,15 @@ export function sendingLane({ db, log, channel, storyOf }: LaneParts): Lane {
       .catch((error: unknown) => log.debug({ code: 'notify_claim_failed', why: (error as Error).message }, 'messages could not be read; the next round does'))
       .finally(() => {
         claiming = undefined;
+        // Somebody asked while this one was on its way out.
+        if (again) pump();
       });
   };
 
   return {
     name: channel.name,
     pump,
-    trouble: () => trouble,
+    trouble: troubles.now,
     async stop() {
       stopped = true;
       await claiming;
@@ -119,75 +117,45 @@ export function sendingLane({ db, log, channel, storyOf }: LaneParts): Lane {
   };
 }
 
-/**
- * Marks and returns what is due. What follows a card waits until the card is out, and for what came before it; a rewriting that a
- * later one overtakes is dropped, because the later one says all.
- */
-async function take(db: Db, channel: ChannelName, limit: number): Promise<Taken[]> {
-  return db.transaction().execute(async (trx) => {
-    await sql`SELECT pg_advisory_xact_lock(hashtext(${`halligan deliveries ${channel}`}))`.execute(trx);
-    await sql`
-      UPDATE delivery d SET state = 'dropped', next_try_at = NULL, last_error = 'overtaken' WHERE d.state = 'waiting' AND d.channel = ${channel} AND d.form <> 'card'
-        AND (d.sending_until IS NULL OR d.sending_until < now())
-        AND (EXISTS (SELECT FROM delivery c WHERE c.id = d.card_id AND c.state IN ('failed', 'dropped'))
-          OR d.form = 'update' AND EXISTS (SELECT FROM delivery o WHERE o.card_id = d.card_id AND o.form = 'update' AND o.state = 'waiting' AND o.notice_id > d.notice_id))`.execute(
-      trx,
-    );
-    const { rows } = await sql<Taken>`
-      UPDATE delivery u SET tries = tries + 1, sending_until = now() + make_interval(secs => ${sendDeadlineMs / 1_000 + 10})
-      FROM (
-        SELECT d.id FROM delivery d LEFT JOIN delivery c ON c.id = d.card_id
-        WHERE d.state = 'waiting' AND d.channel = ${channel} AND d.next_try_at <= now() AND (d.sending_until IS NULL OR d.sending_until < now())
-          AND (d.card_id IS NULL OR c.state = 'sent' AND NOT EXISTS (
-            SELECT FROM delivery o WHERE o.card_id = d.card_id AND o.state = 'waiting' AND ((o.notice_id, o.id) < (d.notice_id, d.id) OR o.sending_until > now())))
-        ORDER BY d.notice_id, d.id LIMIT ${limit}
-      ) due LEFT JOIN LATERAL (SELECT c.ref FROM delivery d JOIN delivery c ON c.id = d.card_id WHERE d.id = due.id) card ON true
-      WHERE u.id = due.id
-      RETURNING u.id, u.channel, u.form, u.address, u.person_id AS "personId", card.ref AS "cardRef", u.tries - 1 AS tries, u.notice_id AS "noticeId", u.created_at AS "createdAt"`.execute(
-      trx,
-    );
-    return rows;
-  });
-}
-
-async function sent(db: Db, id: string, ref: Json | undefined): Promise<void> {
-  await db
-    .updateTable('delivery')
-    .set({
-      state: 'sent',
-      sent_at: sql<Date>`now()`,
-      next_try_at: null,
-      sending_until: null,
-      last_error: null,
-      ref: ref === undefined ? null : JSON.stringify(ref),
-    })
-    .where('id', '=', id)
-    .where('state', '=', 'waiting')
-    .execute();
-}
-
-async function failed(db: Db, channel: ChannelName, delivery: Taken, fault: DeliveryFault): Promise<void> {
-  const wait = waitOf(channel, delivery, fault);
-  await db
-    .updateTable('delivery')
-    .set({
-      last_error: fault.message.slice(0, 500),
-      sending_until: null,
-      ...(wait === null ? { state: 'failed', next_try_at: null } : { next_try_at: sql<Date>`now() + make_interval(secs => ${wait / 1_000})` }),
-    })
-    .where('id', '=', delivery.id)
-    .where('state', '=', 'waiting')
-    .execute();
-}
-
-/** Milliseconds until the next try; null when there is none. A wait that the other side asked for counts as it is, at most an hour. */
-function waitOf(channel: ChannelName, delivery: Taken, fault: DeliveryFault): number | null {
-  if (fault.final) return null;
-  if (fault.retryAt) return Math.min(hour, Math.max(second, fault.retryAt.getTime() - Date.now()));
-  if (channel === 'webhook') {
-    const planned = webhookWaits[delivery.tries];
-    return planned === undefined ? null : planned * (1 + Math.random() / 10);
+/** Ends with the signal, whatever a channel does with it. */
+async function inTime<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const onAbort = (): void => late.reject(new DeliveryFault('did not answer in time'));
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
-  if (Date.now() - delivery.createdAt.getTime() > giveUpAfterMs) return null;
-  return Math.min(15 * minute, 2 * second * 2 ** Math.min(delivery.tries, 10)) * (0.75 + Math.random() / 2);
+}
+
+/** What does not work at the moment, with one line in the log for each change. Each webhook is by itself; Slack and mail are one each. */
+function troublesOf(channel: ChannelName, log: Logger) {
+  const troubles = new Map<string, string>();
+  const keyOf = (address: string): string => (channel === 'webhook' ? `webhook ${address}` : channel);
+  return {
+    begin(address: string, why: string): void {
+      const key = keyOf(address);
+      if (!troubles.has(key)) log.warn({ code: 'notify_failing', channel: key, why }, `messages by ${key} fail; they are tried again`);
+      troubles.set(key, why);
+    },
+    end(address: string): void {
+      const key = keyOf(address);
+      if (troubles.delete(key)) log.info({ code: 'notify_mended', channel: key }, `messages by ${key} go out again`);
+    },
+    now: (): string | null => (troubles.size === 0 ? null : [...troubles].map(([key, why]) => `${key}: ${why}`).join('; ')),
+  };
+}
+
+/** Milliseconds until the next try; null when there is none. A wait that the other side asked for counts, at most an hour, and gives nobody more time in all. */
+function waitOf(channel: ChannelName, { tries, ageMs }: Taken, fault: DeliveryFault): number | null {
+  if (fault.final) return null;
+  const asked = fault.retryAt && Math.min(hour, Math.max(second, fault.retryAt.getTime() - Date.now()));
+  if (channel === 'webhook') {
+    const planned = webhookWaits[tries];
+    return planned === undefined ? null : Math.max(planned * (1 + Math.random() / 10), asked ?? 0);
+  }
+  if (ageMs > giveUpAfterMs) return null;
+  return asked ?? Math.min(15 * minute, 2 * second * 2 ** Math.min(tries, 10)) * (0.75 + Math.random() / 2);
 }

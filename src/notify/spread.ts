@@ -3,6 +3,7 @@
  * One process spreads at a time, oldest first, so that a card is there before what follows it. Nothing is sent here.
  */
 import { type Insertable, type Selectable, sql, type Transaction } from 'kysely';
+import type { Logger } from 'pino';
 import type { Db } from '../db/pool.ts';
 import type { DeliveryTable, NoticeTable, Schema } from '../db/schema.ts';
 import { newId } from '../domain/ids.ts';
@@ -11,6 +12,7 @@ import { type Asked, holderPlaces, ladderOf, type Place, placesOf } from './plac
 
 export interface SpreadParts {
   readonly db: Db;
+  readonly log: Logger;
   readonly routes: ReadonlyMap<string, readonly RouteStep[]>;
   /** The Slack workspace, where Slack is set up. */
   readonly workspace: string | undefined;
@@ -23,7 +25,7 @@ const batch = 100;
 const slackSeconds = 30;
 
 type Notice = Selectable<NoticeTable>;
-type Request = Asked & { readonly state: string; readonly break_glass: boolean };
+type Request = Asked & { readonly state: string; readonly break_glass: boolean; readonly in_time: boolean };
 
 /** Spreads what is due, at most 100 notices; returns how many it took. None when another process is at it. */
 export async function spreadNotices(parts: SpreadParts): Promise<number> {
@@ -38,25 +40,32 @@ export async function spreadNotices(parts: SpreadParts): Promise<number> {
       .orderBy('id')
       .limit(batch)
       .execute();
-    for (const notice of notices) await spreadOne(parts, trx, notice);
-    if (notices.length > 0)
-      await trx
-        .updateTable('notice')
-        .set({ spread_at: sql<Date>`now()` })
-        .where(
-          'id',
-          'in',
-          notices.map((notice) => notice.id),
-        )
-        .execute();
+    for (const notice of notices) await spreadAlone(parts, trx, notice);
     return notices.length;
   });
+}
+
+/** One that cannot be spread keeps nobody else waiting: it is put off for a minute, and said in the log. */
+async function spreadAlone(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice): Promise<void> {
+  await sql`SAVEPOINT one_notice`.execute(trx);
+  try {
+    await spreadOne(parts, trx, notice);
+    await trx.updateTable('notice').set({ spread_at: sql<Date>`now()` }).where('id', '=', notice.id).execute();
+    await sql`RELEASE SAVEPOINT one_notice`.execute(trx);
+  } catch (error) {
+    parts.log.error(
+      { code: 'notice_not_spread', notice: notice.id, type: notice.type, why: (error as Error).message },
+      'nobody could be told of something yet',
+    );
+    await sql`ROLLBACK TO SAVEPOINT one_notice`.execute(trx);
+    await trx.updateTable('notice').set({ due_at: sql<Date>`now() + interval '1 minute'` }).where('id', '=', notice.id).execute();
+  }
 }
 
 async function spreadOne(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice): Promise<void> {
   const request = await trx
     .selectFrom('request')
-    .select(['id', 'person_id', 'state', 'break_glass', 'entitlements', 'policy'])
+    .select(['id', 'person_id', 'state', 'break_glass', 'entitlements', 'policy', sql<boolean>`lapses_at > now()`.as('in_time')])
     .select(['approver_groups', 'approver_subjects', 'reviewer_groups', 'reviewer_subjects'])
     .where('id', '=', notice.request_id)
     .executeTakeFirstOrThrow();
@@ -71,7 +80,7 @@ async function spreadOne(parts: SpreadParts, trx: Transaction<Schema>, notice: N
 
 /** A rung of the ladder, when the request still waits; with the first one the later ones get their time. */
 async function ask(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice, request: Request): Promise<void> {
-  if (request.state !== 'pending') return;
+  if (request.state !== 'pending' || !request.in_time) return;
   const ladder = ladderOf(parts.routes, request.entitlements);
   // Step 0 is the request itself, whether or not anybody is told at once; the ladder's rungs with a time are 1, 2, …
   const now =
@@ -132,9 +141,11 @@ const deliveryOf = (notice: Notice, to: Pick<NewDelivery, 'channel' | 'address' 
 
 async function put(trx: Transaction<Schema>, deliveries: readonly NewDelivery[]): Promise<void> {
   if (deliveries.length === 0) return;
+  // The ids rise in the order of the places, so that lists by id read like the config.
+  const ids = deliveries.map(({ id }) => id).sort();
   await trx
     .insertInto('delivery')
-    .values(deliveries)
+    .values(deliveries.map((delivery, index) => ({ ...delivery, id: ids[index] ?? delivery.id })))
     .onConflict((conflict) => conflict.constraint('delivery_once').doNothing())
     .execute();
 }
@@ -225,7 +236,7 @@ async function planReminders(trx: Transaction<Schema>, notice: Notice): Promise<
   }
 }
 
-/** To the holder, when the grant is still open and really ends soon. */
+/** To the holder, when the grant is still open and really ends soon. One that comes so late that the next is due leaves it to that. */
 async function remind(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice, request: Request): Promise<void> {
   const grant = await trx
     .selectFrom('access_grant')
@@ -241,6 +252,7 @@ async function remind(parts: SpreadParts, trx: Transaction<Schema>, notice: Noti
     const row = { id: newId('notice'), type: notice.type, request_id: notice.request_id, grant_id: grant.id, step: notice.step, due_at: dueAt };
     return void (await trx.insertInto('notice').values(row).execute());
   }
+  if (remindBeforeSeconds.some((seconds) => seconds < notice.step && grant.left <= seconds)) return;
   const places = await holderPlaces(trx, { workspace: parts.workspace, mail: parts.mail }, request.person_id);
   await put(
     trx,

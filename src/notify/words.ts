@@ -13,8 +13,29 @@ export const opensOf = ({ request }: Story): string => visibleLine(listed(reques
 const who = ({ request }: Story): string => visibleLine(request.person.name);
 const lastDecision = ({ request }: Story, decision: 'approve' | 'deny') => request.decisions.findLast((one) => one.decision === decision);
 
-/** What happened, in one line. */
+/** Whether there is nothing left to say: a reminder of an end that has come. */
+export const isOver = ({ type, request: { grant } }: Story): boolean =>
+  type === 'grant.ends-soon' && (grant?.state !== 'active' || grant.endsAt.getTime() <= grant.readAt.getTime());
+
+/** What happened, in one line; and what has become of it, for a message that comes late. */
 export function headline(story: Story): string {
+  const since = sinceThen(story);
+  return since ? `${whatHappened(story)} (${since})` : whatHappened(story);
+}
+
+/** What has changed since and makes the first words untrue by themselves; undefined when nothing has. */
+function sinceThen({ type, request }: Story): string | undefined {
+  const { grant } = request;
+  if (type === 'request.submitted' && request.state !== 'pending' && !request.breakGlass)
+    return `since then: ${request.state}${grant && isEnded(grant) ? ', and over' : ''}`;
+  const opened = type === 'request.approved' || type === 'request.glass-broken' || type === 'grant.started';
+  return opened && grant && isEnded(grant) ? 'over since then' : undefined;
+}
+
+const isEnded = ({ state, endsAt, readAt }: NonNullable<Story['request']['grant']>): boolean =>
+  state === 'ending' || state === 'ended' || state === 'cancelled' || endsAt.getTime() <= readAt.getTime();
+
+function whatHappened(story: Story): string {
   const { request, type } = story;
   const what = opensOf(story);
   const grant = request.grant;
@@ -52,7 +73,7 @@ export function headline(story: Story): string {
     case 'grant.ended':
       return `Over: ${who(story)} to ${what}; every login was read back as gone`;
     case 'grant.ends-soon':
-      return `Ends in ${grant ? minutesUntil(grant.endsAt, story.at) : 'a few minutes'}: ${what}`;
+      return `Ends in ${grant ? minutesUntil(grant.endsAt, grant.readAt) : 'a few minutes'}: ${what}`;
     case 'review.due':
       return `The use must be reviewed: ${who(story)} to ${what}`;
     case 'review.closed':
@@ -86,7 +107,7 @@ export function facts({ request }: Story): Fact[] {
   list.push({ label: 'Why', value: visible(request.reason) });
   if (request.incident) list.push({ label: 'Incident', value: visibleLine(request.incident) });
   if (request.state === 'pending') list.push({ label: 'Decide by', value: utc(request.lapsesAt) });
-  if (request.grant) list.push({ label: 'Ends', value: utc(request.grant.endsAt) });
+  if (request.grant) list.push(request.grant.endedAt ? { label: 'Ended', value: utc(request.grant.endedAt) } : { label: 'Ends', value: utc(request.grant.endsAt) });
   for (const { person, decision, reason, at } of request.decisions)
     list.push({ label: decision === 'approve' ? 'Approved' : 'Denied', value: `${visibleLine(person.name)}, ${utc(at)}: ${visible(reason)}` });
   return list;
@@ -95,6 +116,8 @@ export function facts({ request }: Story): Fact[] {
 /** What the reader can do about it, in one sentence; empty where there is nothing. */
 export function nextStep({ type, request }: Story): string {
   if (type === 'request.submitted' && request.state === 'pending') return 'Look at it and decide on its page:';
+  if (type === 'request.glass-broken' && request.grant && isEnded(request.grant))
+    return 'The access is over. If it was not legitimate, tell your security team; somebody must review the use on its page:';
   if (type === 'request.glass-broken')
     return 'If this is not legitimate, end it on its page now: that cuts the access at once. Then tell your security team. If it is, nothing is to be done until the review.';
   if (type === 'grant.ends-soon') return 'Finish or save your work. To go on after the end, ask again:';

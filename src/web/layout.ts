@@ -18,6 +18,8 @@ export interface Frame {
   readonly head?: { readonly size: number; readonly sealedSecondsAgo: number | null; readonly waiting: number };
   /** The page follows changes. Left out for pages that must not change under the reader's hands. */
   readonly live?: boolean;
+  /** An address of ours that the browser goes on to by itself. */
+  readonly goOn?: string;
   /** The server's time when the page was made. */
   readonly now?: Date;
 }
@@ -45,7 +47,7 @@ function bar(frame: Frame): Html {
     ([path, name]) =>
       html`<a href="${path}"${frame.current === path ? html` aria-current="page"` : ''}>${name}${counts[path] ? html`<span class="count" aria-label="${`${counts[path]} waiting`}">${counts[path]}</span>` : ''}</a>`,
   )}</nav>
-<form class="who" method="post" action="/logout">${csrfField(frame.csrf)}<a href="/logins">${frame.actor.name}</a> · <button class="link">log out</button></form></header>`;
+<form class="who" method="post" action="/logout">${csrfField(frame.csrf)}<a href="/logins">${frame.actor.name}</a> · <a href="/accounts">accounts</a> · <button class="link">log out</button></form></header>`;
 }
 
 function foot(frame: Frame): Part {
@@ -70,7 +72,7 @@ const ago = (seconds: number): string =>
 /** A whole page. */
 export function page(frame: Frame): string {
   return `<!doctype html>\n${
-    html`<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><title>${frame.title} · Halligan</title><link rel="icon" href="/assets/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/assets/halligan.css"><script src="/assets/live.js" defer></script></head><body${frame.live ? html` data-live` : ''}${frame.now ? html` data-now="${frame.now.toISOString()}"` : ''}>
+    html`<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">${frame.goOn !== undefined && html`<meta http-equiv="refresh" content="${`0;url=${frame.goOn}`}">`}<title>${frame.title} · Halligan</title><link rel="icon" href="/assets/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/assets/halligan.css"><script src="/assets/live.js" defer></script></head><body${frame.live ? html` data-live` : ''}${frame.now ? html` data-now="${frame.now.toISOString()}"` : ''}>
 <a class="skip" href="#main">Skip to the page</a>
 ${bar(frame)}
 <main id="main" tabindex="-1">

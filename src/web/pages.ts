@@ -9,6 +9,7 @@ import { returnGrant } from '../commands/end-grant.ts';
 import { id, parse } from '../commands/inputs.ts';
 import { withdrawRequest } from '../commands/withdraw-request.ts';
 import type { IdKind } from '../domain/ids.ts';
+import { accountsPage, linkCodeSubmit, unlinkSubmit } from './pages/accounts.ts';
 import { activePage, revokeIncidentSubmit, revokeSubmit } from './pages/active.ts';
 import { askPage, askSubmit } from './pages/ask.ts';
 import { auditPage, type LogState } from './pages/audit.ts';
@@ -17,6 +18,7 @@ import { entitlementsPage } from './pages/entitlements.ts';
 import { nowPage } from './pages/now.ts';
 import { claimSubmit, decideSubmit, requestPage } from './pages/request.ts';
 import { closeReviewSubmit, reviewsPage } from './pages/reviews.ts';
+import { repeatSubmit } from './pages/told.ts';
 import { goTo, type View } from './view.ts';
 
 export interface PagesParts {
@@ -27,6 +29,8 @@ export interface PagesParts {
   readonly logState: () => LogState;
   /** Log in, log out, terminals. */
   readonly loginRoutes: Router;
+  /** The Slack workspace whose accounts can be linked, where Slack is set up. */
+  readonly slackWorkspace?: string | undefined;
 }
 
 export function createPages(parts: PagesParts): Router {
@@ -64,12 +68,22 @@ export function createPages(parts: PagesParts): Router {
   );
   router.get('/entitlements', shown(entitlementsPage));
   router.get(
+    '/accounts',
+    shown((view) => accountsPage(view, parts.slackWorkspace)),
+  );
+  router.get(
     '/events',
     shown((view) => follow(view, parts.changed)),
   );
 
   const form = [express.urlencoded({ extended: false, limit: '64kb', parameterLimit: 40 }), auth.requireCsrf];
   router.post('/ask', form, shown(askSubmit));
+  router.post(
+    '/accounts/link-code',
+    form,
+    shown((view) => linkCodeSubmit(view, parts.slackWorkspace)),
+  );
+  router.post('/accounts/unlink', form, shown(unlinkSubmit));
   router.post(
     '/requests/:id/decide',
     form,
@@ -107,6 +121,11 @@ export function createPages(parts: PagesParts): Router {
     '/reviews/:id/close',
     form,
     shown((view) => closeReviewSubmit(view, of('review', view))),
+  );
+  router.post(
+    '/deliveries/:id/repeat',
+    form,
+    shown((view) => repeatSubmit(view, of('delivery', view))),
   );
   return router;
 }

@@ -86,10 +86,8 @@ export function startWorkers(ctx: Ctx, sealer: Sealer, tell: NotifyParts): Worke
     late: () => Object.entries(duties).flatMap(([name, duty]) => ((duty.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
     clockOffsetMs: () => clock.now() - Date.now(),
     async stop() {
-      await Promise.all([relay.stop(), sweep.stop(), reconcile.stop()]);
-      await queue.stop(20_000);
-      await notify.stop();
-      await telling.stop();
+      await Promise.all([relay.stop(), sweep.stop(), reconcile.stop(), notify.stop()]);
+      await Promise.all([queue.stop(20_000), telling.stop()]);
       await seal.stop();
     },
   };

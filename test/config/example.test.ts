@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { type Config, configJsonSchema, loadConfig } from '../../src/config/load.ts';
+import { type Config, configJsonSchema, loadConfig, parseConfig } from '../../src/config/load.ts';
 import { readSecret } from '../../src/config/secrets.ts';
 import { providerOf, providers } from '../../src/providers/registry.ts';
 
@@ -61,6 +61,20 @@ test('config/halligan.example.yaml is loaded, and its secrets are found beside i
   }
 });
 
+/** The blocks that stand behind a # without a space, as if somebody had taken it away. */
+const withOptional = (text: string): string => text.replaceAll(/^#[a-z]+:\n(?:# {2}.*\n)*/gm, (block) => block.replaceAll(/^#/gm, ''));
+
+test('what is optional in the example is loaded as well, once its # is taken away', async () => {
+  const config = await parseConfig('/etc/halligan/halligan.yaml', withOptional(await example()), providerOf);
+  expect(config.tell.slack?.workspace).toBe('T0123ABCD');
+  expect(config.tell.email).toMatchObject({ host: 'smtp.example.com', user: 'halligan' });
+  expect([...config.tell.webhooks.keys()]).toEqual(['pager']);
+  expect(config.tell.routes.get('orders-readonly')).toMatchObject([
+    { afterSeconds: 0, slack: ['C0123ABCD', 'approvers'], webhooks: ['pager'] },
+    { afterSeconds: 300, email: ['approvers', 'oncall-leads@example.com'] },
+  ]);
+});
+
 test('the example shows every setting, in use or in a comment', async () => {
   const text = await example();
   expect(text.split('\n')[0]).toBe('# yaml-language-server: $schema=halligan.schema.json');
@@ -71,17 +85,16 @@ test('the example shows every setting, in use or in a comment', async () => {
 });
 
 test('a default that the example names is the default', async () => {
-  const text = await example();
+  const text = withOptional(await example());
   const given = parse(text) as { server: { listen: string }; database: { maxConnections: number } };
   for (const { path, schema: of } of settingsOf(await schema())) {
     if (of.default === undefined || typeof of.default === 'object') continue;
     const name = path.split('.').at(-1) ?? '';
-    const at = text.split('\n').findIndex((line) => new RegExp(`^ *(- )?${name}:`).test(line));
+    // In its own block: other blocks have settings of the same name.
+    const block = new RegExp(`^${path.split('.')[0]}:\\n(?:(?: .*|#.*|)\\n)*`, 'm').exec(text)?.[0].split('\n') ?? [];
+    const at = block.findIndex((line) => new RegExp(`^ *(- )?${name}:`).test(line));
     if (at < 0) continue;
-    const said = text
-      .split('\n')
-      .slice(Math.max(0, at - 6), at)
-      .join('\n');
+    const said = block.slice(Math.max(0, at - 6), at).join('\n');
     expect(said, `${path}: its comment names ${String(of.default)}`).toContain(String(of.default));
   }
   expect(given.server.listen).toBe('127.0.0.1:8300');

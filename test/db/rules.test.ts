@@ -477,10 +477,12 @@ describe("the application's role", () => {
     expect(await tablesOf('DELETE')).toEqual([
       'alias',
       'audit_pending',
+      'delivery',
       'draft',
       'idempotency',
       'link_code',
       'login_code',
+      'notice',
       'outbox',
       'session',
       'slack_call',

@@ -71,6 +71,16 @@ const review = async () => {
   const { rows } = await house.database.superuser.query<{ id: string }>('SELECT id FROM review WHERE grant_id = $1', [id]);
   return { id: rows[0]!.id };
 };
+/** A webhook that could not be called, as its row stands. */
+const failedWebhook = async () => {
+  const { id } = await ask(house);
+  const { rows } = await house.database.superuser.query<{ id: string }>(
+    `WITH n AS (INSERT INTO notice (id, type, request_id, spread_at) VALUES ('ntc_' || md5(random()::text), 'request.submitted', $1, now()) RETURNING id)
+     INSERT INTO delivery (id, notice_id, request_id, channel, form, address, state, last_error) SELECT 'dlv_' || md5(random()::text), n.id, $1, 'webhook', 'card', 'pager', 'failed', 'answered 500' FROM n RETURNING id`,
+    [id],
+  );
+  return { id: rows[0]!.id };
+};
 const asking = () => ({ entitlements: ['orders-readonly'], duration: '5m', reason: 'a reason' });
 
 const matrix: Record<string, Row> = {
@@ -104,6 +114,11 @@ const matrix: Record<string, Row> = {
     on: review,
     body: () => ({ verdict: 'justified', notes: 'seen' }),
     expect: { requester: '403 reviewer_not_allowed', reviewer: '200', admin: '200', rest: '404 not_found' },
+  },
+  'GET /requests/:id/deliveries': { on: request, expect: seesIt },
+  'POST /deliveries/:id/repeat': {
+    on: failedWebhook,
+    expect: { admin: '200', 'another on call': '404 not_found', stranger: '404 not_found', rest: '403 not_eligible' },
   },
   'GET /audit/events': { expect: { rest: '200' } },
   'GET /audit/export': { expect: readsAll },

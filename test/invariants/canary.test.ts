@@ -105,7 +105,13 @@ test('invariant 22: a canary claimed by API and by web is found nowhere but in t
   );
   await until('everything is sealed', async () => (await house.database.superuser.query('SELECT FROM audit_pending')).rowCount === 0);
 
-  const ids = { '/requests/:id': request, '/grants/:id': grant, '/grants/:id/evidence': grant, '/audit/proof/:index': '0' };
+  const ids = {
+    '/requests/:id': request,
+    '/requests/:id/deliveries': request,
+    '/grants/:id': grant,
+    '/grants/:id/evidence': grant,
+    '/audit/proof/:index': '0',
+  };
   const browsers = [browser, await loginAs(house.url, 'lead'), await loginAs(house.url, 'auditor'), await loginAs(house.url, 'admin')];
   const places: Record<string, string> = {
     'what anybody can read': await everyAnswer(browsers, ids),

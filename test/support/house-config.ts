@@ -57,6 +57,8 @@ export interface ConfigOptions {
   readonly targetPort?: (real: number) => Promise<number> | number;
   /** The `entitlements` block, indented by two spaces. */
   readonly entitlements?: (target: TestTarget) => string;
+  /** More blocks at the top of the file, as YAML: how people are told. */
+  readonly tell?: string;
   /** More targets, as YAML indented by two spaces. */
   readonly moreTargets?: (target: TestTarget) => string;
 }
@@ -77,6 +79,7 @@ audit: { signingKeyFile: audit.key, checkpoints: { directory: checkpoints } }
 roles: { auditors: { groups: [auditors] }, admins: { groups: [admins] } }
 limits: { pendingPerPerson: ${options.pendingPerPerson ?? 200} }
 log: { level: ${options.logLevel ?? 'info'} }
+${options.tell ?? ''}
 targets:
   orders-db: ${JSON.stringify({ kind: 'postgres', ...parts.target.config, port })}
 ${options.moreTargets?.(parts.target) ?? ''}

@@ -2,6 +2,7 @@
 import type { Server } from 'node:http';
 import type { Route } from '../../src/http/route.ts';
 import { auditRoutes } from '../../src/http/routes/audit.ts';
+import { deliveryRoutes } from '../../src/http/routes/deliveries.ts';
 import { grantRoutes } from '../../src/http/routes/grants.ts';
 import { loginApi } from '../../src/http/routes/login-api.ts';
 import { meRoutes } from '../../src/http/routes/me.ts';
@@ -14,6 +15,7 @@ export const apiTable: readonly Route[] = [
   ...requestRoutes,
   ...grantRoutes,
   ...reviewRoutes,
+  ...deliveryRoutes,
   ...auditRoutes,
   ...loginApi({} as Parameters<typeof loginApi>[0]),
 ];

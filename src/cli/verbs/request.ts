@@ -8,6 +8,7 @@ import { usage } from '../fault.ts';
 import { entitlements as offered, resolveId, shortId } from '../resolve.ts';
 import { ask, canAsk, put, say, type Terminal } from '../terminal.ts';
 import { line, shellWord } from '../text.ts';
+import { sayWhoWasTold } from '../told.ts';
 import type { WireRequest } from '../wire.ts';
 import { clock, deciders } from '../words.ts';
 import { opened, waitFor } from './wait.ts';
@@ -44,8 +45,13 @@ export async function request(terminal: Terminal, names: readonly string[], opti
   // One key for every try of this call, so that an answer lost on the way never asks twice.
   const headers = { 'idempotency-key': options.idempotencyKey ?? randomUUID() };
   const asked = await client.post<WireRequest>('/requests', body, { headers, repeatable: true, deadlineMs: 15_000 });
-  if (asked.grant) return opened(terminal, asked, asked.grant);
+  if (asked.grant) {
+    // Nobody waits for messages before they may work; a look is enough.
+    await sayWhoWasTold(terminal, client, asked.id, 0);
+    return opened(terminal, asked, asked.grant);
+  }
   say(terminal, `${shortId(asked.id)} asked. ${deciders(asked)}.`);
+  await sayWhoWasTold(terminal, client, asked.id, 1_500);
   if (!options.wait) {
     say(terminal, `It lapses at ${clock(asked.lapsesAt, new Date())} UTC. next: halligan status ${shortId(asked.id)}`);
     put(terminal, asked.id);

@@ -6,6 +6,7 @@ import { looksLikeId, entitlements as offered, resolveId, shortId } from '../res
 import { table } from '../table.ts';
 import { formatOf, put, putData, say, type Terminal, widthOf } from '../terminal.ts';
 import { line } from '../text.ts';
+import { whoWasTold } from '../told.ts';
 import type { WireGrant, WireRequest } from '../wire.ts';
 import { about, clock, detail, endInWords, figure, grantState, listed, relative, secondsUntil, sentence, why } from '../words.ts';
 
@@ -106,6 +107,7 @@ async function story(terminal: Terminal, client: Client, given: string, format: 
       `rule     ${rule.filled} of ${rule.count} approved: ${line(rule.of)}${request.entitlements.length > 1 ? ` (${line(rule.entitlement)})` : ''}`,
     );
   put(terminal, `state    ${stateInWords(request, now)}`);
+  for (const words of await whoWasTold(client, request.id)) put(terminal, `told     ${words}`);
   for (const lease of request.grant?.leases ?? []) put(terminal, `login    ${line(lease.handle)} for ${line(lease.entitlement)}: ${leaseInWords(lease, now)}`);
   put(
     terminal,

@@ -1,6 +1,7 @@
 /** One request, whole: who, why, what exactly, until when; the decision for those who may take it, the claim for its holder, the story for everybody. */
 import { type Claimed, claimLease } from '../../commands/claim-lease.ts';
 import { decideRequest } from '../../commands/decide-request.ts';
+import { foreseeDecision } from '../../commands/fresh-login.ts';
 import { decideInput, parse } from '../../commands/inputs.ts';
 import { storyOf } from '../../db/read-models/audit-events.ts';
 import { limitsOf } from '../../db/read-models/entitlements.ts';
@@ -11,37 +12,49 @@ import { isRefusal, type Refusal } from '../../domain/errors.ts';
 import { shortSeen } from '../../domain/seen.ts';
 import { html, type Part, personText } from '../html.ts';
 import { csrfField } from '../layout.ts';
+import { draftField, draftOf, proofNote, sendToProve, useDraft } from '../prove.ts';
 import { goTo, send, type View } from '../view.ts';
 import { asks, burn, detail, leaseState, left, limitsInWords, listed, plural, relative, requestState, sentence, time } from '../words.ts';
 import { problem } from './ask.ts';
 import { whoCanDecide } from './now.ts';
+import { readTold, whoWasTold } from './told.ts';
 
 interface Extra {
   readonly refusal?: Refusal | undefined;
+  /** Said above the page, where what was typed before has come back. */
+  readonly note?: Part;
   readonly claimed?: Claimed;
   readonly reason?: string;
 }
 
-export async function requestPage(view: View, id: string, extra: Extra = {}): Promise<void> {
+export async function requestPage(view: View, id: string, given: Extra = {}): Promise<void> {
   const { ctx, actor } = view;
   const request = await readRequest(ctx.db, ctx.policy, ctx.policy.entitlements, actor, id);
-  const [story, requester] = await Promise.all([storyOf(ctx.db, id), request.mayDecide ? readRequester(ctx.db, request.person.id) : undefined]);
+  const lacks = request.mayDecide ? await foreseeDecision(ctx, actor, id) : undefined;
+  if (!given.refusal && isRefusal(lacks, 'groups_stale') && (await view.auth.readGroupsAgain(view.request, view.response))) return;
+  const extra = { ...(request.mayDecide && !given.refusal ? await typedBefore(view, request) : {}), ...given };
+  const [story, requester, told] = await Promise.all([
+    storyOf(ctx.db, id),
+    request.mayDecide ? readRequester(ctx.db, request.person.id) : undefined,
+    readTold(view, id),
+  ]);
   const now = new Date();
   await send(view, {
     title: request.entitlements.map((entitlement) => entitlement.name).join(', '),
     current: request.mayDecide ? '/decide' : '/',
-    live: !extra.claimed && !extra.refusal,
+    live: !extra.claimed && !extra.refusal && !extra.note,
     heading: request.mayDecide
       ? asks(request)
       : html`${request.entitlements.map((entitlement) => entitlement.name).join(', ')} for ${personText(request.person.name)}`,
     sub: summary(request, now),
     body: [
       problem(extra.refusal),
+      extra.note,
       extra.claimed && claimedNote(view, extra.claimed),
-      html`<div class="two"><div>${request.mayDecide ? decideSide(view, request, extra.reason) : ''}${request.mine && !extra.claimed ? useIt(view, request) : ''}<h2>The story</h2><ol class="story">${story.map(
+      html`<div class="two"><div>${request.mayDecide ? decideSide(view, request, proofNote(lacks, 'To decide on this'), extra.reason) : ''}${request.mine && !extra.claimed ? useIt(view, request) : ''}<h2>The story</h2><ol class="story">${story.map(
         (event, index) =>
           html`<li class="${look(event.type)}${index === story.length - 1 ? ' now' : ''}">${time(event.at, now)}<div>${sentence(event)}<br><span class="soft">${detail(event)}</span></div></li>`,
-      )}</ol>${request.mayDecide ? '' : opened(request)}</div>${aside(view, request, now, requester)}</div>`,
+      )}</ol>${request.mayDecide ? '' : opened(request)}</div>${aside(view, request, now, requester, whoWasTold(view, told, now))}</div>`,
     ],
     ...(extra.refusal ? { status: 422 } : {}),
   });
@@ -88,14 +101,14 @@ const limitsFor = (view: View, name: string) => {
   return entitlement ? limitsOf(view.ctx.targets, entitlement) : null;
 };
 
-function decideSide(view: View, request: RequestView, typed = ''): Part {
+function decideSide(view: View, request: RequestView, note: Part, typed = ''): Part {
   const limits = listed([...new Set(request.entitlements.map((entitlement) => limitsInWords(limitsFor(view, entitlement.name))))]);
   return html`<h2>Why</h2><blockquote>${personText(request.reason)}</blockquote>
 <h2>What would be opened</h2><table><tbody>${request.entitlements.map(opens)}
 <tr><td>Ends</td><td>${request.durationInWords} after ${request.startAt ? html`${time(request.startAt, new Date())}` : 'the last approval'}<span class="under">${limits}</span></td></tr></tbody></table>
-<h2>Your decision</h2><form method="post" action="/requests/${request.id}/decide">${csrfField(view.csrf)}<input type="hidden" name="seen" value="${request.seen}">
+<h2>Your decision</h2><form method="post" action="/requests/${request.id}/decide">${csrfField(view.csrf)}${draftField(view)}<input type="hidden" name="seen" value="${request.seen}">
 <label for="reason">Reason <span class="soft">(kept for ever, shown to ${personText(request.person.name)})</span></label><textarea id="reason" name="reason" rows="2" maxlength="2000" required>${typed}</textarea>
-<div class="actions"><button class="first" name="decision" value="approve">Approve for ${request.durationInWords}</button><button class="end" name="decision" value="deny">Deny</button><span class="soft">you decide on exactly this page · <code title="${request.seen}">${shortSeen(request.seen)}</code></span></div></form>`;
+<div class="actions"><button class="first" name="decision" value="approve">Approve for ${request.durationInWords}</button><button class="end" name="decision" value="deny">Deny</button><span class="soft">you decide on exactly this page · <code title="${request.seen}">${shortSeen(request.seen)}</code></span></div>${note}</form>`;
 }
 
 /** The command that uses what a kind of target gives, without copying. */
@@ -171,13 +184,14 @@ const inWords = (name: string): string => {
   return `${words[0]?.toUpperCase() ?? ''}${words.slice(1)}`;
 };
 
-function aside(view: View, request: RequestView, now: Date, requester: RequesterView | undefined): Part {
+function aside(view: View, request: RequestView, now: Date, requester: RequesterView | undefined, told: Part): Part {
   const { grant } = request;
   return html`<aside><h2>Who</h2><dl><dt>Person</dt><dd>${personText(request.person.name)}</dd><dt>Asked</dt><dd>${relative(request.createdAt, now)}</dd><dt>For</dt><dd>${request.durationInWords}${request.breakGlass ? html`, <span class="state glass">break-glass</span>` : ''}</dd>${request.mayDecide ? '' : html`<dt>Why</dt><dd>${personText(request.reason)}</dd>`}${requester && record(requester)}</dl>
 <h2>Rules</h2><dl>${request.rules.map((rule) => html`<dt>${rule.of}</dt><dd><span class="state ${rule.filled >= rule.count ? 'live' : 'wait'}">${rule.filled} of ${rule.count}</span>${request.entitlements.length > 1 ? html` <span class="soft">${rule.entitlement}</span>` : ''}</dd>`)}${request.state === 'pending' ? html`<dt>Now</dt><dd class="soft">${whoCanDecide(request)}</dd>` : ''}</dl>
 ${grant && grant.leases.length > 0 ? html`<h2>Logins</h2><dl class="leases">${grant.leases.map((lease) => html`<dt><code>${lease.handle}</code></dt><dd>${leaseState(lease, now)}<span class="under">${lease.entitlement}${lease.lastError ? html`<br>${personText(lease.lastError)}` : ''}</span></dd>`)}</dl>` : ''}
 ${grant?.state === 'active' ? html`<h2>To come</h2><dl><dt>${time(grant.endsAt, now)}</dt><dd>sessions cut, login removed, read back</dd><dt>after</dt><dd>${grant.review ? 'a review by somebody else' : 'no review: not break-glass'}</dd></dl>${burn(grant, now)}` : ''}
 ${grant?.review ? html`<h2>Review</h2><p><a href="/reviews#${grant.review.id}">${grant.review.state === 'due' ? html`due ${relative(grant.review.dueAt, now)}` : (grant.review.verdict ?? 'closed')}</a></p>` : ''}
+${told}
 ${endIt(view, request)}</aside>`;
 }
 
@@ -202,13 +216,30 @@ function endIt(view: View, request: RequestView): Part {
 export const revokeForm = (view: View, grantId: string): Part =>
   html`<details class="confirm"><summary class="btn end">Revoke…</summary><form method="post" action="/grants/${grantId}/revoke">${csrfField(view.csrf)}<label>Reason <span class="soft">(kept for ever)</span><input name="reason" required maxlength="2000" autocomplete="off"></label><div class="actions"><button class="end">End it now</button></div></form></details>`;
 
+/** After the way through the identity provider: the reason as it was typed, and which button it was. */
+async function typedBefore(view: View, request: RequestView): Promise<Extra> {
+  const typed = await draftOf(view, `/requests/${request.id}`);
+  if (!typed) return {};
+  const what = typed['decision'] === 'deny' ? 'Deny' : 'Approve';
+  return {
+    reason: String(typed['reason'] ?? ''),
+    note:
+      typed['seen'] === request.seen
+        ? html`<div class="note" role="status"><strong>Nothing is decided yet.</strong> Your reason is as you typed it: press ${what} once more.</div>`
+        : html`<div class="note over" role="alert"><strong>▲ What is shown here has changed since you pressed ${what}.</strong> Nothing is decided yet. Look again before you do.</div>`,
+  };
+}
+
 export async function decideSubmit(view: View, id: string): Promise<void> {
   const { decision, reason, seen } = (view.request.body ?? {}) as Record<string, unknown>;
+  await useDraft(view);
   try {
     const decided = await decideRequest(view.ctx, view.actor, id, parse(decideInput, { decision, reason, seen }, 'form'));
     goTo(view, `/requests/${id}`, decided.state === 'denied' ? 'denied' : decided.state === 'approved' ? 'approved' : 'counted');
   } catch (error) {
     if (!isRefusal(error) || isRefusal(error, 'not_found')) throw error;
+    const typed = { decision: String(decision), reason: String(reason), seen: String(seen) };
+    if (await sendToProve(view, error, `/requests/${id}`, typed)) return;
     await requestPage(view, id, { refusal: error, ...(typeof reason === 'string' ? { reason } : {}) });
   }
 }
