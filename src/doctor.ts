@@ -50,7 +50,8 @@ export async function doctorCommand(options: { config?: string | undefined; outp
 /** A way of telling people, as one more line. */
 async function checkChannel(channel: Channel): Promise<Finding> {
   const began = performance.now();
-  const troubles = (await channel.check?.(AbortSignal.timeout(deadlineMs))) ?? [];
+  const looked = channel.check?.(AbortSignal.timeout(deadlineMs)) ?? Promise.resolve([]);
+  const troubles = await looked.catch((error: Error) => [{ place: channel.name, message: error.message, next: 'Mend that, then run halligan doctor again.' }]);
   await channel.close?.();
   const faults = troubles.map(({ place, message, next }) => ({ message: `${place}: ${message}`, next }));
   return { target: channel.name, kind: 'telling', ok: faults.length === 0, ms: Math.round(performance.now() - began), faults };

@@ -10,7 +10,10 @@ const asks = ['request.submitted', 'request.glass-broken'];
 
 /** Reads it once; undefined when the server does not answer, or does not know the question. */
 const readTold = (client: Client, requestId: string): Promise<WireTold | undefined> =>
-  client.get<WireTold>(`/requests/${requestId}/deliveries`, undefined, { deadlineMs: 2_000 }).catch(() => undefined);
+  client.get<WireTold>(`/requests/${requestId}/deliveries`, undefined, { deadlineMs: 2_000 }).then(
+    (told) => (Array.isArray(told.items) ? told : undefined),
+    () => undefined,
+  );
 
 /** The lines for a request; none where nobody is told of anything. */
 export function toldLines(told: WireTold): string[] {

@@ -11,6 +11,8 @@ export interface Change {
   readonly outbox: boolean;
   /** Requests of which something happened. */
   readonly requests: readonly string[];
+  /** All that is new is who has been told: pages show it, and nobody is to be told of it. */
+  readonly onlyTold?: boolean;
 }
 
 /** The channel of the announcements. */
@@ -24,15 +26,18 @@ export function announcer(pool: pg.Pool, onError: (error: Error) => void): (chan
   let outbox = false;
   let requests = new Set<string>();
   let gathering = false;
+  let onlyTold = true;
   const announce = (): void => {
     gathering = false;
-    const note = JSON.stringify({ outbox, requests: [...requests].slice(0, requestsAtMost) } satisfies Change);
+    const note = JSON.stringify({ outbox, requests: [...requests].slice(0, requestsAtMost), onlyTold } satisfies Change);
     outbox = false;
+    onlyTold = true;
     requests = new Set();
     pool.query('SELECT pg_notify($1, $2)', [changesChannel, note]).catch(onError);
   };
   return (change) => {
     outbox ||= change.outbox;
+    onlyTold &&= change.onlyTold ?? false;
     for (const request of change.requests) requests.add(request);
     if (gathering) return;
     gathering = true;

@@ -38,7 +38,7 @@ export async function linkPeople(double: SlackDouble, url: string): Promise<void
   for (const person of ['oncall', 'lead'] as const) {
     const browser = await loginAs(url, person);
     const page = await (await browser.fetch('/accounts')).text();
-    if (page.includes(users[person])) continue;
+    if (page.includes(double.id)) continue;
     const shown = await (await browser.submit('/accounts/link-code')).text();
     const code = /halligan link ([A-Z-]{14})/.exec(shown)?.[1];
     expect(code, `${person} got no code to link the Slack account`);

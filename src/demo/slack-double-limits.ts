@@ -15,20 +15,24 @@ export function faultsOfBlocks(blocks: unknown, surface: 'message' | 'modal' | '
   const most = surface === 'message' ? 50 : 100;
   if (blocks.length > most) faults.push(`${blocks.length} blocks; the most is ${most}`);
   const ids = new Set<string>();
-  blocks.forEach((block: unknown, index) => {
-    const say: Say = (fault) => void faults.push(`blocks[${index}]: ${fault}`);
-    if (!isPart(block)) return say('is not an object');
-    const id = block['block_id'];
-    if (id !== undefined) {
-      if (typeof id !== 'string' || id.length > 255 || ids.has(id)) say('block_id is too long or not unique');
-      ids.add(textOf(id));
-    }
-    const check = kinds[textOf(block['type'])];
-    if (!check) return say(`type ${JSON.stringify(block['type'])} is not known`);
-    if (block['type'] === 'input' && surface === 'message') return say('an input in a message');
-    check(block, say);
-  });
+  for (const [index, block] of blocks.entries()) blockFaults(block, surface, ids, (fault) => void faults.push(`blocks[${index}]: ${fault}`));
   return faults;
+}
+
+function blockFaults(block: unknown, surface: 'message' | 'modal' | 'home', ids: Set<string>, say: Say): void {
+  if (!isPart(block)) {
+    say('is not an object');
+    return;
+  }
+  const id = block['block_id'];
+  if (id !== undefined) {
+    if (typeof id !== 'string' || id.length > 255 || ids.has(id)) say('block_id is too long or not unique');
+    ids.add(textOf(id));
+  }
+  const check = kinds[textOf(block['type'])];
+  if (!check) say(`type ${JSON.stringify(block['type'])} is not known`);
+  else if (block['type'] === 'input' && surface === 'message') say('an input in a message');
+  else check(block, say);
 }
 
 /** Faults of a whole dialog or home. */
@@ -49,7 +53,10 @@ export function faultsOfView(view: unknown): string[] {
 }
 
 function plain(value: unknown, most: number, what: string, say: Say): void {
-  if (!isPart(value) || value['type'] !== 'plain_text') return say(`${what} is not plain_text`);
+  if (!isPart(value) || value['type'] !== 'plain_text') {
+    say(`${what} is not plain_text`);
+    return;
+  }
   lengthOf(value['text'], most, what, say);
 }
 
@@ -59,7 +66,10 @@ function lengthOf(value: unknown, most: number, what: string, say: Say): void {
 }
 
 function anyText(value: unknown, most: number, what: string, say: Say): void {
-  if (!isPart(value) || (value['type'] !== 'plain_text' && value['type'] !== 'mrkdwn')) return say(`${what} is not a text object`);
+  if (!isPart(value) || (value['type'] !== 'plain_text' && value['type'] !== 'mrkdwn')) {
+    say(`${what} is not a text object`);
+    return;
+  }
   lengthOf(value['text'], most, what, say);
 }
 
@@ -104,7 +114,10 @@ function richElement(part: Part, say: Say): void {
     for (const item of partsOf(part['elements'])) richElement(item, say);
     return;
   }
-  if (!['rich_text_section', 'rich_text_quote', 'rich_text_preformatted'].includes(type)) return say(`${type} is not a part of rich text`);
+  if (!['rich_text_section', 'rich_text_quote', 'rich_text_preformatted'].includes(type)) {
+    say(`${type} is not a part of rich text`);
+    return;
+  }
   for (const one of partsOf(part['elements'])) {
     if (one['type'] !== 'text' && one['type'] !== 'link') say(`${textOf(one['type'])} is more than our cards use`);
     lengthOf(one['text'], 3_000, 'rich text', say);
@@ -129,7 +142,10 @@ function element(part: Part, say: Say): void {
     return;
   }
   const optionsMost = ({ static_select: 100, multi_static_select: 100, radio_buttons: 10, checkboxes: 10 } as const)[type];
-  if (optionsMost === undefined) return say(`element ${type} is not known`);
+  if (optionsMost === undefined) {
+    say(`element ${type} is not known`);
+    return;
+  }
   const options = partsOf(part['options']);
   if (options.length === 0 || options.length > optionsMost) say(`${options.length} options; 1 to ${optionsMost} are taken`);
   if (new Set(options.map((option) => option['value'])).size !== options.length) say('two options have one value');

@@ -1,12 +1,23 @@
 /** The double's page: its channels, direct messages, dialogs and homes as plain HTML, as one of its users, with buttons that can be pressed. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Html, html, type Part as Shown } from '../web/html.ts';
-import { bodyOf, type SlackDouble, type Values } from './slack-double.ts';
-import type { SlackMessage, SlackView } from './slack-double-api.ts';
+import type { SlackMessage, SlackView, Workspace } from './slack-double-api.ts';
+import { bodyOf, type Values } from './slack-double-forms.ts';
 import { isPart, type Part, partsOf, textOf } from './slack-double-limits.ts';
 
+/** What the page shows, and what can be done on it. */
+export interface Pressable extends Pick<Workspace, 'users' | 'channels' | 'messages' | 'dialogs' | 'homes'> {
+  readonly complaints: readonly string[];
+  messagesIn(channel: string, user?: string): SlackMessage[];
+  press(user: string, where: SlackMessage | SlackView, actionId: string): Promise<unknown>;
+  submit(user: string, values: Values): Promise<unknown>;
+  command(user: string, command: string, text?: string, channel?: string): Promise<unknown>;
+  shortcut(user: string, callbackId: string): Promise<unknown>;
+  openHome(user: string): Promise<unknown>;
+}
+
 /** Answers everything that is not the Web API. */
-export async function servePage(double: SlackDouble, request: IncomingMessage, response: ServerResponse): Promise<void> {
+export async function servePage(double: Pressable, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = new URL(request.url ?? '/', 'http://double');
   try {
     if (url.pathname === '/version') return void response.end(versionOf(double));
@@ -24,11 +35,17 @@ export async function servePage(double: SlackDouble, request: IncomingMessage, r
   }
 }
 
-const versionOf = (double: SlackDouble): string =>
-  `${double.messages.length} ${double.messages.reduce((sum, message) => sum + message.edits, 0)} ${double.dialogs.size} ${double.complaints.length}`;
+/** Changes with everything that the page could show. */
+const versionOf = (double: Pressable): string =>
+  [
+    double.messages.length,
+    double.messages.reduce((sum, message) => sum + message.edits, 0),
+    ...[...double.dialogs.values(), ...double.homes.values()].map((view) => view.id),
+    double.complaints.length,
+  ].join(' ');
 
 /** What a user did on the page. */
-async function act(double: SlackDouble, form: URLSearchParams): Promise<void> {
+async function act(double: Pressable, form: URLSearchParams): Promise<void> {
   const field = (name: string): string => form.get(name) ?? '';
   const user = field('as');
   if (!double.users.has(user)) throw new Error('nobody of that name is here');
@@ -53,7 +70,7 @@ async function act(double: SlackDouble, form: URLSearchParams): Promise<void> {
   }
 }
 
-function pageOf(double: SlackDouble, as: string, place: string): string {
+function pageOf(double: Pressable, as: string, place: string): string {
   const [first] = double.users.values();
   const user = double.users.get(as) ?? first;
   if (!user) return 'nobody is here';
@@ -71,10 +88,10 @@ ${places.map((channel) => html`<a class="side${channel.id === current?.id ? ' on
 ${current && html`<form class="type" method="post" action="/do">${fields}<input type="hidden" name="what" value="command"><input name="text" placeholder="/halligan" aria-label="Type a command" autocomplete="off"><button>Send</button></form>`}</main></div>
 ${dialog && dialogOf(dialog, fields)}
 ${double.complaints.length > 0 && html`<p class="soft">Slack would complain: ${double.complaints.at(-1) ?? ''}</p>`}`;
-  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>A double of Slack</title><style>${style}</style></head><body>${body.html}<script>${script}</script></body></html>`;
+  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>A double of Slack</title><style>${style}</style></head><body data-version="${versionOf(double)}">${body.html}<script>${script}</script></body></html>`;
 }
 
-const list = (double: SlackDouble, channel: string, user: string, fields: Html): Shown =>
+const list = (double: Pressable, channel: string, user: string, fields: Html): Shown =>
   double
     .messagesIn(channel, user)
     .filter((one) => one.threadTs === undefined)
@@ -102,14 +119,14 @@ const text = (value: unknown): Shown => (isPart(value) ? (value['type'] === 'mrk
 
 /** As much of mrkdwn as shows whether somebody's text took effect: bold, links, mentions, `&lt;`. */
 function mrkdwn(source: string): Html {
-  const escape = (part: string) => html`${part.replaceAll('&lt;', '<').replaceAll('&gt;', '>').replaceAll('&amp;', '&')}`.html;
+  const literal = (part: string) => html`${part.replaceAll('&lt;', '<').replaceAll('&gt;', '>').replaceAll('&amp;', '&')}`.html;
   const out = source.split(/(<[^<>]*>|\*[^*\n]+\*)/).map((part) => {
-    if (/^<[@!#]/.test(part)) return `<span class="mention">${escape(part.slice(1, -1))}</span>`;
+    if (/^<[@!#]/.test(part)) return `<span class="mention">${literal(part.slice(1, -1))}</span>`;
     if (part.startsWith('<') && part.endsWith('>')) {
       const [address = '', name = address] = part.slice(1, -1).split('|');
       return html`<a href="${address}">${name}</a>`.html;
     }
-    return part.startsWith('*') && part.length > 2 ? `<b>${escape(part.slice(1, -1))}</b>` : escape(part);
+    return part.startsWith('*') && part.length > 2 ? `<b>${literal(part.slice(1, -1))}</b>` : literal(part);
   });
   return { html: out.join('') };
 }
@@ -192,4 +209,4 @@ label{display:block;margin:10px 0 2px}label input,label textarea,label select{di
 @media(max-width:560px){.cols{display:block}nav{display:flex;flex-wrap:wrap;gap:4px}.side{width:auto}main{padding:8px}}`;
 
 /** Comes again when something changed, unless somebody is typing. */
-const script = `let was;setInterval(async()=>{if(document.querySelector('.dialog'))return;const now=await(await fetch('/version')).text();if(was!==undefined&&was!==now&&!document.querySelector('.type input').value)location.reload();was=now},700)`;
+const script = `setInterval(async()=>{if(document.querySelector('.dialog')||document.querySelector('.type input[name=text]')?.value)return;const now=await(await fetch('/version')).text();if(now!==document.body.dataset.version)location.reload()},500)`;

@@ -7,8 +7,9 @@ import { createHmac, randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type Answer, answerTo, type SlackChannel, type SlackMessage, type SlackUser, type SlackView, type Workspace } from './slack-double-api.ts';
+import { argsOf, bodyOf, parsed, type Values, valuesOf } from './slack-double-forms.ts';
 import { faultsOfBlocks, faultsOfView, isPart, type Part, partsOf, textOf } from './slack-double-limits.ts';
-import { servePage } from './slack-double-page.ts';
+import { type Pressable, servePage } from './slack-double-page.ts';
 import { type SocketSide, socketSide } from './slack-double-socket.ts';
 
 export interface SlackDoubleOptions {
@@ -47,12 +48,9 @@ export interface SlackFaults {
   loseAnswers?: number | undefined;
 }
 
-/** Values for a dialog's inputs, by the id of their block; a list for a choice of several. */
-export type Values = Readonly<Record<string, string | readonly string[]>>;
-
 const patienceMs = 3_000;
 
-export class SlackDouble implements Workspace {
+export class SlackDouble implements Workspace, Pressable {
   readonly id: string;
   token: string;
   revoked = false;
@@ -168,16 +166,7 @@ export class SlackDouble implements Workspace {
 
   /** The same without what follows from the answer: for a second submit of what was open before. */
   async sendSubmission(user: string, dialog: SlackView, values: Values): Promise<Delivered> {
-    const state = Object.fromEntries(
-      partsOf(dialog.view['blocks'])
-        .filter((block) => block['type'] === 'input')
-        .map((block) => {
-          const element = block['element'] as Part;
-          const id = textOf(block['block_id']);
-          return [id, { [textOf(element['action_id'])]: stateOf(element, values[id]) }];
-        }),
-    );
-    const view = { ...dialog.view, id: dialog.id, hash: 'h', state: { values: state }, app_id: 'A0DOUBLE', team_id: this.id };
+    const view = { ...dialog.view, id: dialog.id, hash: 'h', state: { values: valuesOf(dialog.view, values) }, app_id: 'A0DOUBLE', team_id: this.id };
     return this.#interaction({ type: 'view_submission', ...this.#who(user), trigger_id: this.#trigger(user), view, response_urls: [] });
   }
 
@@ -307,43 +296,4 @@ export class SlackDouble implements Workspace {
     else response.writeHead(200, { 'content-type': 'application/json', 'x-oauth-scopes': 'chat:write,commands,im:write' });
     response.end(JSON.stringify(rest));
   }
-}
-
-function parsed(text: string): Part | undefined {
-  if (!text.startsWith('{')) return undefined;
-  return JSON.parse(text) as Part;
-}
-
-/** The whole body of a request as text. */
-export async function bodyOf(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString();
-}
-
-/** Arguments come as JSON, or as a form whose blocks and views are JSON. */
-function argsOf(body: string, type: string): Part {
-  if (type.includes('json')) return JSON.parse(body || '{}') as Part;
-  return Object.fromEntries(
-    [...new URLSearchParams(body)].map(([name, value]) => [
-      name,
-      /^[[{]/.test(value) && (name === 'blocks' || name === 'view') ? (JSON.parse(value) as unknown) : value,
-    ]),
-  );
-}
-
-function stateOf(element: Part, value: string | readonly string[] | undefined): Part {
-  const type = textOf(element['type']);
-  const options = partsOf(element['options']);
-  const byValue = (wanted: string) => options.find((option) => option['value'] === wanted) ?? { value: wanted };
-  if (type === 'plain_text_input') return { type, value: value === undefined || value === '' ? null : value };
-  if (type === 'multi_static_select')
-    return {
-      type,
-      selected_options: [value ?? (element['initial_options'] as Part[] | undefined)?.map((one) => textOf(one['value'])) ?? []]
-        .flat()
-        .map((one) => byValue(String(one))),
-    };
-  const chosen = value ?? (isPart(element['initial_option']) ? textOf(element['initial_option']['value']) : undefined);
-  return { type, selected_option: chosen === undefined ? null : byValue(String(chosen)) };
 }

@@ -31,7 +31,9 @@ export interface Room {
 export async function take(db: Db, channel: ChannelName, { room, each, forMs }: Room): Promise<Taken[]> {
   return db.transaction().execute(async (trx) => {
     await sql`SELECT pg_advisory_xact_lock(hashtext(${`halligan deliveries ${channel}`}))`.execute(trx);
-    await sql`
+    // Only in Slack does anything follow a card.
+    if (channel === 'slack')
+      await sql`
       UPDATE delivery d SET state = 'dropped', next_try_at = NULL, last_error = 'overtaken, or its card was never sent'
       WHERE d.state = 'waiting' AND d.channel = ${channel} AND d.form <> 'card' AND (d.sending_until IS NULL OR d.sending_until < now())
         AND (EXISTS (SELECT FROM delivery c WHERE c.id = d.card_id AND c.state IN ('failed', 'dropped'))
@@ -39,13 +41,13 @@ export async function take(db: Db, channel: ChannelName, { room, each, forMs }: 
             AND o.notice_id > d.notice_id AND (o.sending_until IS NULL OR o.sending_until < now())))`.execute(trx);
     const { rows } = await sql<Taken>`
       WITH due AS (
-        SELECT d.id, d.notice_id, c.ref, row_number() OVER (PARTITION BY d.address ORDER BY d.notice_id, d.id)
+        SELECT d.id, d.notice_id, d.form, c.ref, row_number() OVER (PARTITION BY d.address ORDER BY d.form <> 'card', d.notice_id, d.id)
           + (SELECT count(*) FROM delivery o WHERE o.channel = ${channel} AND o.address = d.address AND o.state = 'waiting' AND o.sending_until > now()) AS place
         FROM delivery d LEFT JOIN delivery c ON c.id = d.card_id
         WHERE d.state = 'waiting' AND d.channel = ${channel} AND d.next_try_at <= now() AND (d.sending_until IS NULL OR d.sending_until < now())
           AND (d.card_id IS NULL OR c.state = 'sent' AND NOT EXISTS (
             SELECT FROM delivery o WHERE o.card_id = d.card_id AND o.state = 'waiting' AND ((o.notice_id, o.id) < (d.notice_id, d.id) OR o.sending_until > now())))
-      ), taken AS (SELECT * FROM due WHERE place <= ${each} ORDER BY notice_id, id LIMIT ${room})
+      ), taken AS (SELECT * FROM due WHERE place <= ${each} ORDER BY form <> 'card', notice_id, id LIMIT ${room})
       UPDATE delivery u SET tries = u.tries + 1, sending_until = now() + make_interval(secs => ${forMs / 1_000})
       FROM taken WHERE u.id = taken.id
       RETURNING u.id, u.channel, u.form, u.address, u.person_id AS "personId", taken.ref AS "cardRef", u.tries - 1 AS tries, u.notice_id AS "noticeId", u.request_id AS "requestId",

@@ -25,12 +25,16 @@ export function mailOf(delivery: Delivery, story: Story, from: string) {
     '-- ',
     'Halligan. This message holds no secret and asks for none.',
   ].join('\n');
-  const rows = told
-    .map(
-      ({ label, value }) => `<tr><th align="left" valign="top">${escaped(label)}</th><td><bdi style="white-space:pre-wrap">${escaped(value)}</bdi></td></tr>`,
-    )
-    .join('\n');
-  const page = `<!doctype html><html lang="en"><body><p><strong><bdi>${escaped(headline(story))}</bdi></strong></p><table cellpadding="4">${rows}</table><p>${escaped(nextStep(story))}<br><a href="${escaped(story.url)}">${escaped(story.url)}</a></p></body></html>`;
+  const block = (value: string): string => escaped(value).replaceAll('\n', '<br>');
+  const rows = told.map(({ label, value }) => `<tr><th align="left" valign="top">${escaped(label)}</th><td valign="top"><bdi>${block(value)}</bdi></td></tr>`);
+  // The address may break before the id, for narrow screens.
+  const link = `<a href="${escaped(story.url)}">${escaped(story.url).replace('/req_', '/<wbr>req_')}</a>`;
+  const page = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"></head><body>
+<p><strong><bdi>${escaped(headline(story))}</bdi></strong></p>
+<table cellpadding="4">
+${rows.join('\n')}
+</table>
+<p>${escaped(nextStep(story))}<br>${link}</p></body></html>`;
   const subject = visibleLine(headline(story));
   const host = new URL(story.url).hostname;
   return {

@@ -27,11 +27,13 @@ export interface Lane {
   pump(): void;
   /** What the channel last said, when it does not work; null when it does. For webhooks, of those that do not. */
   trouble(): string | null;
-  /** Takes no more, and waits for what is being sent. */
+  /** Takes no more, and gives what is being sent two more seconds. */
   stop(): Promise<void>;
 }
 
 export const sendDeadlineMs = 10_000;
+/** A stop gives what is on its way this long, then lets it be sent again by the next start. */
+const stopPatienceMs = 2_000;
 const giveUpAfterMs = 24 * 3_600_000;
 const second = 1_000;
 const minute = 60 * second;
@@ -44,31 +46,15 @@ export function sendingLane({ db, log, channel, storyOf, changed, deadlineMs = s
   const running = new Set<Promise<void>>();
   const { all, each } = channel.atOnce ?? { all: 4, each: 2 };
   const troubles = troublesOf(channel.name, log);
+  const stopping = new AbortController();
   let stopped = false;
   let claiming: Promise<void> | undefined;
   let again = false;
   let pausedUntil = 0;
-
-  const sendOne = async (delivery: Taken): Promise<void> => {
-    try {
-      const signal = AbortSignal.timeout(deadlineMs);
-      const story = await storyOf(delivery.noticeId);
-      if (!story) throw new DeliveryFault('what it tells of is gone', { final: true });
-      if (isOver(story)) return await drop(db, delivery.id, 'it was over before this could be sent');
-      const { ref } = await inTime(channel.send(delivery, story, signal), signal);
-      await markSent(db, delivery.id, ref);
-      troubles.end(delivery.address);
-    } catch (error) {
-      const fault = error instanceof DeliveryFault ? error : new DeliveryFault(error instanceof Error ? error.message : String(error));
-      if (fault.pause && fault.retryAt) pausedUntil = Math.max(pausedUntil, fault.retryAt.getTime());
-      // Being asked to slow down is no trouble.
-      if (!fault.placeOnly && !fault.pause) troubles.begin(delivery.address, fault.message);
-      const wait = waitOf(channel.name, delivery, fault);
-      await markFailed(db, delivery.id, fault.message, wait);
-      if (wait === null)
-        log.warn({ code: 'notify_given_up', channel: channel.name, delivery: delivery.id, why: fault.message }, 'a message is not sent, and not tried again');
-    }
+  const pauseUntil = (time: number): void => {
+    pausedUntil = Math.max(pausedUntil, time);
   };
+  const sender: Sender = { db, log, channel, storyOf, deadlineMs, troubles, stopping: stopping.signal, pauseUntil };
 
   const claim = async (): Promise<void> => {
     do {
@@ -77,7 +63,7 @@ export function sendingLane({ db, log, channel, storyOf, changed, deadlineMs = s
       if (stopped || room <= 0 || Date.now() < pausedUntil) return;
       const taken = await take(db, channel.name, { room, each, forMs: deadlineMs + 10_000 });
       for (const delivery of taken) {
-        const one = sendOne(delivery)
+        const one = sendOne(sender, delivery)
           .catch((error: unknown) =>
             log.error({ code: 'notify_not_recorded', delivery: delivery.id, why: (error as Error).message }, 'what became of a message was not recorded'),
           )
@@ -111,10 +97,44 @@ export function sendingLane({ db, log, channel, storyOf, changed, deadlineMs = s
     async stop() {
       stopped = true;
       await claiming;
+      const patience = setTimeout(() => stopping.abort(), stopPatienceMs);
       await Promise.allSettled(running);
+      clearTimeout(patience);
       await channel.close?.();
     },
   };
+}
+
+/** What sending one message needs of its lane. */
+interface Sender extends Pick<LaneParts, 'db' | 'log' | 'channel' | 'storyOf'> {
+  readonly deadlineMs: number;
+  readonly troubles: ReturnType<typeof troublesOf>;
+  readonly stopping: AbortSignal;
+  readonly pauseUntil: (time: number) => void;
+}
+
+/** Sends one message and records what became of it. Rejects only when that could not be recorded. */
+async function sendOne({ db, log, channel, storyOf, deadlineMs, troubles, stopping, pauseUntil }: Sender, delivery: Taken): Promise<void> {
+  try {
+    const signal = AbortSignal.any([AbortSignal.timeout(deadlineMs), stopping]);
+    const story = await storyOf(delivery.noticeId);
+    if (!story) throw new DeliveryFault('what it tells of is gone', { final: true });
+    if (isOver(story)) return await drop(db, delivery.id, 'it was over before this could be sent');
+    const { ref } = await inTime(channel.send(delivery, story, signal), signal);
+    await markSent(db, delivery.id, ref);
+    troubles.end(delivery.address);
+  } catch (error) {
+    // Nobody knows whether it arrived: the next start sends it, with the same id.
+    if (stopping.aborted) return await markFailed(db, delivery.id, 'Halligan was stopped while it was sent', second);
+    const fault = error instanceof DeliveryFault ? error : new DeliveryFault(error instanceof Error ? error.message : String(error));
+    if (fault.pause && fault.retryAt) pauseUntil(fault.retryAt.getTime());
+    // Being asked to slow down is no trouble.
+    if (!fault.placeOnly && !fault.pause) troubles.begin(delivery.address, fault.message);
+    const wait = waitOf(channel.name, delivery, fault);
+    await markFailed(db, delivery.id, fault.message, wait);
+    if (wait === null)
+      log.warn({ code: 'notify_given_up', channel: channel.name, delivery: delivery.id, why: fault.message }, 'a message is not sent, and not tried again');
+  }
 }
 
 /** Ends with the signal, whatever a channel does with it. */

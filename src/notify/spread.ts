@@ -29,6 +29,17 @@ type Request = Asked & { readonly state: string; readonly break_glass: boolean; 
 
 /** Spreads what is due, at most 100 notices; returns how many it took. None when another process is at it. */
 export async function spreadNotices(parts: SpreadParts): Promise<number> {
+  try {
+    return await spreadBatch(parts, spreadOne);
+  } catch (error) {
+    parts.log.debug({ code: 'spread_failed', why: (error as Error).message }, 'one of the notices could not be spread; each is tried by itself');
+    return spreadBatch(parts, spreadAlone);
+  }
+}
+
+type SpreadEach = (parts: SpreadParts, trx: Transaction<Schema>, notice: Notice) => Promise<unknown>;
+
+async function spreadBatch(parts: SpreadParts, spreadEach: SpreadEach): Promise<number> {
   return parts.db.transaction().execute(async (trx) => {
     const { rows } = await sql<{ mine: boolean }>`SELECT pg_try_advisory_xact_lock(hashtext('halligan spread notices')) AS mine`.execute(trx);
     if (!rows[0]?.mine) return 0;
@@ -40,18 +51,22 @@ export async function spreadNotices(parts: SpreadParts): Promise<number> {
       .orderBy('id')
       .limit(batch)
       .execute();
-    for (const notice of notices) await spreadAlone(parts, trx, notice);
+    if (notices.length === 0) return 0;
+    const putOff = new Set<string>();
+    for (const notice of notices) if ((await spreadEach(parts, trx, notice)) === 'put off') putOff.add(notice.id);
+    const done = notices.map((notice) => notice.id).filter((id) => !putOff.has(id));
+    if (done.length > 0) await trx.updateTable('notice').set({ spread_at: sql<Date>`now()` }).where('id', 'in', done).execute();
     return notices.length;
   });
 }
 
 /** One that cannot be spread keeps nobody else waiting: it is put off for a minute, and said in the log. */
-async function spreadAlone(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice): Promise<void> {
+async function spreadAlone(parts: SpreadParts, trx: Transaction<Schema>, notice: Notice): Promise<'put off' | undefined> {
   await sql`SAVEPOINT one_notice`.execute(trx);
   try {
     await spreadOne(parts, trx, notice);
-    await trx.updateTable('notice').set({ spread_at: sql<Date>`now()` }).where('id', '=', notice.id).execute();
     await sql`RELEASE SAVEPOINT one_notice`.execute(trx);
+    return undefined;
   } catch (error) {
     parts.log.error(
       { code: 'notice_not_spread', notice: notice.id, type: notice.type, why: (error as Error).message },
@@ -59,6 +74,7 @@ async function spreadAlone(parts: SpreadParts, trx: Transaction<Schema>, notice:
     );
     await sql`ROLLBACK TO SAVEPOINT one_notice`.execute(trx);
     await trx.updateTable('notice').set({ due_at: sql<Date>`now() + interval '1 minute'` }).where('id', '=', notice.id).execute();
+    return 'put off';
   }
 }
 

@@ -107,7 +107,8 @@ export function facts({ request }: Story): Fact[] {
   list.push({ label: 'Why', value: visible(request.reason) });
   if (request.incident) list.push({ label: 'Incident', value: visibleLine(request.incident) });
   if (request.state === 'pending') list.push({ label: 'Decide by', value: utc(request.lapsesAt) });
-  if (request.grant) list.push(request.grant.endedAt ? { label: 'Ended', value: utc(request.grant.endedAt) } : { label: 'Ends', value: utc(request.grant.endsAt) });
+  if (request.grant)
+    list.push(request.grant.endedAt ? { label: 'Ended', value: utc(request.grant.endedAt) } : { label: 'Ends', value: utc(request.grant.endsAt) });
   for (const { person, decision, reason, at } of request.decisions)
     list.push({ label: decision === 'approve' ? 'Approved' : 'Denied', value: `${visibleLine(person.name)}, ${utc(at)}: ${visible(reason)}` });
   return list;

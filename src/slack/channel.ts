@@ -9,9 +9,14 @@ import { checkSlack } from './check.ts';
 import { newHandle } from './handles.ts';
 import { slackMayDecide } from './may-decide.ts';
 
+interface Pace {
+  readonly burst: number;
+  readonly everyMs: number;
+}
 /** Slack takes about one message a second in each channel, and short bursts. */
-const burst = 4;
-const everyMs = 1_050;
+const posting: Pace = { burst: 4, everyMs: 1_050 };
+/** And of rewritings fifty a minute in all (chat.update, tier 3). */
+const updating: Pace = { burst: 20, everyMs: 1_250 };
 /** A turn that comes sooner is waited for; a later one is taken up by the next try, so that no lane stands still. */
 const patienceMs = 1_500;
 
@@ -61,7 +66,7 @@ export function slackChannel({
 
   const post = async (delivery: Delivery, message: Message, threadTs?: string): Promise<{ ref: Json }> => {
     const channel = threadTs === undefined ? await placeOf(delivery.address) : refOf(delivery).channel;
-    await turns.take(channel, delivery.id);
+    await turns.take(channel, delivery.id, posting);
     try {
       const { ts = '' } = await api.call('chat.postMessage', { channel, ...message, ...inert, ...(threadTs === undefined ? {} : { thread_ts: threadTs }) });
       return { ref: { channel, ts } };
@@ -74,9 +79,10 @@ export function slackChannel({
   const deliver = async (delivery: Delivery, story: Story): Promise<{ ref?: Json }> => {
     if (delivery.form === 'reply') return post(delivery, replyOf(story), refOf(delivery).ts);
     if (delivery.form === 'card' && delivery.personId === story.request.person.id) return post(delivery, holderCard(story));
-    const message = await cardOf(ctx, story);
-    if (delivery.form === 'card') return post(delivery, message);
+    if (delivery.form === 'card') return post(delivery, await cardOf(ctx, story));
     const { channel, ts } = refOf(delivery);
+    await turns.take('chat.update', delivery.id, updating);
+    const message = await cardOf(ctx, story);
     await api.call('chat.update', { channel, ts, ...message, ...inert });
     return { ref: { channel, ts } };
   };
@@ -132,7 +138,7 @@ function asDeliveryFault(error: unknown): DeliveryFault {
 }
 
 /**
- * Whose turn it is in each channel. A message whose turn is far off is told when it comes and keeps its turn, so that
+ * Whose turn it is in each channel, and for rewritings. A message whose turn is far off is told when it comes and keeps its turn, so that
  * hundreds at once go out one after the other, without calls that Slack would refuse and without holding others up.
  */
 function turnsOf() {
@@ -140,12 +146,12 @@ function turnsOf() {
   const promised = new Map<string, number>();
   const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
   return {
-    async take(channel: string, delivery: string): Promise<void> {
+    async take(place: string, delivery: string, { burst, everyMs }: Pace): Promise<void> {
       const now = Date.now();
       const kept = promised.get(delivery);
-      const next = Math.max(free.get(channel) ?? 0, now - burst * everyMs);
+      const next = Math.max(free.get(place) ?? 0, now - burst * everyMs);
       const turn = kept ?? next;
-      if (kept === undefined) free.set(channel, next + everyMs);
+      if (kept === undefined) free.set(place, next + everyMs);
       const wait = turn - now;
       if (wait <= patienceMs) {
         promised.delete(delivery);
@@ -154,7 +160,7 @@ function turnsOf() {
       }
       promised.set(delivery, turn);
       if (promised.size > 20_000) promised.clear();
-      throw new DeliveryFault('it waits for its turn: Slack takes one message a second in a channel', { retryAt: new Date(turn), placeOnly: true });
+      throw new DeliveryFault('it waits for its turn: Slack takes no more at once', { retryAt: new Date(turn), placeOnly: true });
     },
     /** Slack said to wait: nobody's turn is before that. */
     hold(channel: string, ms: number): void {

@@ -28,7 +28,7 @@ export function notifier(ctx: Pick<Ctx, 'db' | 'log' | 'policy' | 'nudge'>, part
   const { channels, routes, workspace, serverUrl } = parts;
   const storyOf = (noticeId: string) => readStory(ctx.db, ctx.policy.entitlements, serverUrl, noticeId);
   // Pages that show the request say at once who has been told.
-  const changed = (requestId: string): void => ctx.nudge({ outbox: false, requests: [requestId] });
+  const changed = (requestId: string): void => ctx.nudge({ outbox: false, requests: [requestId], onlyTold: true });
   const lanes = channels.map((channel) => sendingLane({ db: ctx.db, log: ctx.log, channel, storyOf, changed }));
   const spread: SpreadParts = { db: ctx.db, log: ctx.log, routes, workspace, mail: channels.some((channel) => channel.name === 'email') };
   let orphansFailed = false;

@@ -1,4 +1,4 @@
-/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|providers` for one part; the last one needs OpenBao. */
+/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|telling|providers` for one part; the last one needs OpenBao. */
 
 import { findBao, howToGetBao } from '../../src/demo/openbao.ts';
 import { claims } from './claims.ts';
@@ -7,10 +7,20 @@ import { verifying, witness } from './log.ts';
 import { providers } from './providers.ts';
 import { starting } from './start.ts';
 import { type Bench, type Figure, startBench } from './support.ts';
+import { telling } from './telling.ts';
 
 const json = process.argv.includes('--json');
 const only = process.argv[process.argv.indexOf('--only') + 1];
-const parts: Record<string, (bench: Bench) => Promise<Figure[]>> = { start: starting, claims, ending, log: witness, verify: verifying, providers };
+/** `telling` starts a Halligan of its own, with Slack's double in the same process. */
+const parts: Record<string, ((bench: Bench) => Promise<Figure[]>) | (() => Promise<Figure[]>)> = {
+  start: starting,
+  claims,
+  ending,
+  log: witness,
+  verify: verifying,
+  telling,
+  providers,
+};
 const chosen = process.argv.includes('--only') ? Object.entries(parts).filter(([name]) => name === only) : Object.entries(parts);
 if (chosen.length === 0) {
   console.error(`--only takes one of ${Object.keys(parts).join(', ')}`);
@@ -27,9 +37,9 @@ for (const [name, part] of chosen) {
     if (!missing) continue;
   }
   console.error(`measuring: ${name} …`);
-  const bench = await startBench(name === 'providers' ? { bao, many: true } : {});
+  const bench = part === telling ? undefined : await startBench(name === 'providers' ? { bao, many: true } : {});
   try {
-    for (const figure of await part(bench)) {
+    for (const figure of await part(bench as Bench)) {
       figures.push(figure);
       if (!json)
         console.log(
@@ -37,7 +47,7 @@ for (const [name, part] of chosen) {
         );
     }
   } finally {
-    await bench.stop();
+    await bench?.stop();
   }
 }
 if (json) console.log(JSON.stringify(figures, null, 2));

@@ -27,7 +27,10 @@ test('every form that the console has stands in this file', () => {
   const forms = pageRoutes(house.running.server!).filter((name) => name.startsWith('POST '));
   expect(forms).toEqual(
     [
+      'POST /accounts/link-code',
+      'POST /accounts/unlink',
       'POST /ask',
+      'POST /deliveries/:id/repeat',
       'POST /device',
       'POST /device/decide',
       'POST /grants/:id/claim',
@@ -102,6 +105,13 @@ test('a claim shows its secret whatever request the form names', async () => {
     expect(await answer.text()).toMatch(/data-secret>[^<]{20,}</);
     await oncall.submit(`/grants/${grant}/return`);
   }
+});
+
+/** With Slack, these two are driven in test/slack/surface.test.ts. */
+test('without Slack there is no account to link, and none to unlink', async () => {
+  expect(await (await oncall.fetch('/accounts')).text()).toContain('Slack is not set up here.');
+  expect((await oncall.submit('/accounts/link-code')).status).toBe(404);
+  expect((await oncall.submit('/accounts/unlink', { workspace: 'T0123ABCD', account: 'U0123ABCD' })).status).toBe(404);
 });
 
 test('a refused claim says why, and that of another is not there', async () => {

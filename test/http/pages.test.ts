@@ -25,6 +25,7 @@ const pages: Record<string, { nobody: string; people: string; others?: string }>
   'GET /reviews': { nobody: '303', people: '200' },
   'GET /audit': { nobody: '303', people: '200' },
   'GET /entitlements': { nobody: '303', people: '200' },
+  'GET /accounts': { nobody: '303', people: '200' },
   'GET /logins': { nobody: '303', people: '200' },
   'GET /device': { nobody: '303', people: '200' },
   // Without the fields that a terminal sends there is nothing to confirm.

@@ -21,7 +21,7 @@ const entitlement = `entitlements:
 test('every example of docs/slack.md is loaded', async () => {
   const text = await readFile('docs/slack.md', 'utf8');
   const examples = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map((match) =>
-    (match[1] ?? '').replaceAll(/^ {3}/gm, (indent, at: number, whole: string) => (/^ {3}(slack|notify|entitlements):/m.test(whole) ? '' : indent)),
+    (match[1] ?? '').replaceAll(/^ {3}/gm, (indent, _at: number, whole: string) => (/^ {3}(slack|notify|entitlements):/m.test(whole) ? '' : indent)),
   );
   expect(examples).toHaveLength(3);
   for (const example of examples) {

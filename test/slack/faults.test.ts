@@ -137,6 +137,36 @@ test('Slack that hangs holds up nobody: the request is decided on the web within
   house.slack.faults.down = undefined;
 }, 60_000);
 
+test('Slack that is so slow that no dialog can be opened: the press is acknowledged at once, and a word in private says that nothing was done', async () => {
+  await start({ notify: `notify: [ { slack: [${channel}] } ]` });
+  const { id } = await ask(house);
+  const card = await house.card(id);
+  house.slack.faults.slowMs = 3_200;
+  const { status, ms } = await house.slack.press(users.lead, card, 'approve');
+  expect(status).toBe(200);
+  expect(ms).toBeLessThan(1_000);
+  const word = await until('the word', () => house.slack.messagesIn(channel, users.lead).find((message) => message.onlyFor === users.lead), 15_000);
+  expect(textIn(word.blocks)).toMatch(/The dialog could not be opened.*Nothing was done/);
+  expect(house.slack.calls.some((call) => call.error === 'expired_trigger_id')).toBe(true);
+  house.slack.faults.slowMs = undefined;
+}, 60_000);
+
+test('a database that is slow: the dialog is answered within three seconds, and rewritten when it is decided', async () => {
+  await start({ notify: `notify: [ { slack: [${channel}] } ]` });
+  const { id } = await ask(house);
+  await house.press(users.lead, await house.card(id), 'approve');
+  const client = await house.database.superuser.connect();
+  await client.query('BEGIN');
+  await client.query('SELECT FROM request WHERE id = $1 FOR UPDATE', [id]);
+  const sent = house.slack.submit(users.lead, { reason: 'slowly' });
+  await new Promise((resolve) => setTimeout(resolve, 2_600));
+  expect((await sent).ms).toBeLessThan(3_000);
+  expect(house.dialogText(users.lead)).toMatch(/still at it/);
+  await client.query('COMMIT');
+  client.release();
+  await until('the dialog says what came of it', () => /^Approved until/.test(house.dialogText(users.lead)));
+}, 60_000);
+
 test('an answer that was lost after it was done: two copies at most, and whichever is pressed, one decision', async () => {
   await start({ notify: `notify: [ { slack: [${channel}] } ]` });
   house.slack.faults.loseAnswers = 1;

@@ -1,5 +1,5 @@
 /** Calls that claim to come from Slack, at a real Halligan: only what Slack signed over these bytes, lately, once, for our workspace and app, is listened to. */
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ask } from '../support/house-verbs.ts';
 import { type SlackHouse, startSlackHouse, users } from './slack-house.ts';
 
@@ -7,9 +7,6 @@ let house: SlackHouse;
 let payload: Record<string, unknown>;
 beforeAll(async () => {
   house = await startSlackHouse();
-});
-afterAll(() => house?.close());
-beforeEach(async () => {
   const { id } = await ask(house);
   const card = await house.card(id);
   const value = /"value":"([\w-]{43})"/.exec(JSON.stringify(card.blocks))?.[1];
@@ -23,6 +20,7 @@ beforeEach(async () => {
     actions: [{ type: 'button', action_id: 'approve', block_id: 'b', value }],
   };
 });
+afterAll(() => house?.close());
 
 const form = 'application/x-www-form-urlencoded';
 const bodyOf = (value: object) => new URLSearchParams({ payload: JSON.stringify(value) }).toString();

@@ -90,7 +90,7 @@ ${options.notify ?? `notify: [ { slack: [${channel}, approvers] } ]`}`;
   const house = await startTestHouse({
     ...options,
     tell,
-    entitlements: (target) => entitlements(target.groupRole, decision),
+    entitlements: options.entitlements ?? ((target) => entitlements(target.groupRole, decision)),
   });
   if (!options.socket) slack.deliverTo(`${house.url}/slack/events`);
   const made: SlackHouse = Object.assign(Object.create(house) as House, {

@@ -112,7 +112,7 @@ test('break-glass is told to everyone at once, with what to do if it is not legi
   const { id, grant } = answer.body;
   await claimed(house, grant.id);
   const card = await house.card(id);
-  expect(textIn(card.blocks)).toMatch(/BREAK-GLASS[\s\S]*everything is down[\s\S]*If this is not legitimate, end it now with the button below/);
+  expect(textIn(card.blocks)).toMatch(/BREAK-GLASS[\s\S]*If this is not legitimate, end it now with the button below[\s\S]*everything is down/);
   expect(buttonsOf(card.blocks)).toEqual(['open-page', 'end']);
   await house.card(id, users.lead);
   await house.press(users.security, card, 'end');

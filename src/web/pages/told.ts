@@ -25,7 +25,8 @@ function state(item: DeliveryView, now: Date): Part {
   const why = item.why === null ? '' : html`<span class="under">${personText(item.why)}</span>`;
   if (item.state === 'sent') return html`<span class="state live">told</span> ${time(item.at, now)}${later}`;
   if (item.state === 'failed') return html`<span class="state over">not told</span>${why}${later}`;
-  const next = item.why !== null && item.nextTryAt ? html`<span class="under">tried again ${relative(item.nextTryAt, now)}</span>` : '';
+  const soon = item.nextTryAt !== null && item.nextTryAt.getTime() - now.getTime() < 5_000;
+  const next = item.why !== null && item.nextTryAt ? html`<span class="under">tried again ${soon ? 'in a moment' : relative(item.nextTryAt, now)}</span>` : '';
   return html`<span class="state wait">${item.why === null ? 'on its way' : 'not yet'}</span>${why}${next}${later}`;
 }
 
