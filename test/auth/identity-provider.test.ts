@@ -116,7 +116,9 @@ test('somebody whose groups the provider no longer tells is refused, and has non
   double.lie = { claims: { sub: 'left-all', groups: undefined } };
   expect((await comeBack(newBrowserless(app.url))).status).toBe(401);
   expect(await groups()).toEqual([]);
-  const { rows } = await app.database.superuser.query<{ line: string }>(`SELECT line FROM audit_event WHERE type = 'login.refused' ORDER BY position DESC LIMIT 1`);
+  const { rows } = await app.database.superuser.query<{ line: string }>(
+    `SELECT line FROM audit_event WHERE type = 'login.refused' ORDER BY position DESC LIMIT 1`,
+  );
   expect(JSON.parse(rows[0]!.line).data).toMatchObject({ code: 'login_refused', groupsForgotten: true });
 });
 
