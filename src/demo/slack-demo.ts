@@ -87,6 +87,6 @@ export async function slackRound(double: SlackDouble, requests: { readonly appro
       `Slack would have refused a call: ${double.calls.find((call) => call.error !== undefined)?.error}`,
     );
     expect(double.complaints.length === 0, `Slack would complain: ${double.complaints.join('; ')}`);
-    return `${double.messages.length} messages: the card lost its buttons when it was decided, its thread tells until the login is gone; look at ${double.url}`;
+    return `${double.messages.length} messages: the card lost its buttons when it was decided, its thread tells until the login is gone`;
   });
 }
