@@ -28,12 +28,16 @@ import { loginApi } from './http/routes/login-api.ts';
 import { meRoutes } from './http/routes/me.ts';
 import { requestRoutes } from './http/routes/requests.ts';
 import { reviewRoutes } from './http/routes/reviews.ts';
+import { systemRoutes } from './http/routes/system.ts';
 import type { Channel } from './notify/channel.ts';
 import type { Slack } from './slack/slack.ts';
 import { sendErrorPage } from './web/error-page.ts';
 import * as loginPages from './web/login-pages.ts';
 import { createPages } from './web/pages.ts';
+import { readHealth } from './workers/health.ts';
+import { openQueue, type QueueMaker } from './workers/open-queue.ts';
 import { startWorkers, type Workers } from './workers/start-workers.ts';
+import { openWatch } from './workers/watch.ts';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 export const migrationsDirectory = join(root, 'migrations');
@@ -88,8 +92,10 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     max: config.database.maxConnections,
     onError: (error) => log.warn({ code: 'database_lost', why: error.message }, 'a database connection broke'),
   });
+  let makeQueue: QueueMaker | undefined;
   try {
     await awaitDatabase(pool, config, log, options.databasePatienceMs ?? 60_000);
+    if (options.worker) makeQueue = await openQueue(config.redis, log).catch((error: Error) => Promise.reject(new StartFault(`redis: ${error.message}`)));
   } catch (error) {
     await pool.end();
     throw error;
@@ -108,13 +114,15 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     hear(change);
     announce(change);
   };
-  const ctx = { db: openDb(pool), pool, targets, policy: policyOf(config), log, nudge, tells: tellsAnybody(config.tell) };
+  const db = openDb(pool);
+  const watch = await openWatch({ listen: config.metrics?.listen, db, version, targets: [...targets.keys()] });
+  const ctx = { db, pool, targets, policy: policyOf(config), log, nudge, tells: tellsAnybody(config.tell), observe: watch.observe };
   const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
   const slack = await openSlack(config, ctx);
   const channels = await openChannels(config, slack);
   const { routes } = config.tell;
   const tell = { channels, routes, workspace: config.tell.slack?.workspace, serverUrl: new URL(config.server.url) };
-  workers = options.worker ? startWorkers(ctx, sealer, tell) : undefined;
+  workers = makeQueue && startWorkers(ctx, sealer, tell, makeQueue);
   const listener = listen({
     connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
     channel: changesChannel,
@@ -122,12 +130,13 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     onError: (error) => log.warn({ code: 'listen_lost', why: error.message }, 'the notification connection broke; sweeps go on'),
     onMessage: (payload) => hear(JSON.parse(payload) as Change),
   });
-  const health = () => readHealth(pool, sealer, workers);
+  const health = () => readHealth(pool, sealer, workers, watch);
   const stopAll = async (server: Server | undefined): Promise<void> => {
     await closeServer(server);
     await workers?.stop();
     await slack?.close();
     await listener.close();
+    await watch.close();
     await sealer.close();
     await Promise.all([...targets.values()].map((target) => target.close()));
     await pool.end();
@@ -135,6 +144,7 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   try {
     const server = options.web ? await serve(config, { ctx, sealer, health, changed, slack }) : undefined;
     if (options.web) slack?.start();
+    await watch.start({ ctx, web: options.web, workers, queue: config.redis ? 'redis' : 'memory', sealer, health });
     void checkTargets(ctx, config);
     return { ctx, sealer, workers, server, health, stop: () => stopAll(server) };
   } catch (error) {
@@ -241,7 +251,7 @@ async function serve(config: Config, { ctx, sealer, health, changed, slack }: Su
       scopes: config.login.scopes,
     },
   });
-  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...deliveryRoutes, ...auditRoutes, ...loginApi(auth)];
+  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...deliveryRoutes, ...auditRoutes, ...systemRoutes, ...loginApi(auth)];
   const login = Router().use(loginRoutes(auth, loginPages), cliLoginRoutes(auth, loginPages));
   const console = createPages({
     ctx,
@@ -283,17 +293,4 @@ async function closeServer(server: Server | undefined): Promise<void> {
     });
     server.closeIdleConnections();
   });
-}
-
-async function readHealth(pool: pg.Pool, sealer: Sealer, workers: Workers | undefined): Promise<Health> {
-  const faults: { code: string; message: string }[] = [];
-  try {
-    await Promise.race([pool.query('SELECT 1'), new Promise((_, reject) => setTimeout(() => reject(new Error('no answer within 3 s')), 3_000).unref())]);
-  } catch (error) {
-    faults.push({ code: 'database_unavailable', message: `The database does not answer: ${(error as Error).message}` });
-  }
-  const { refused } = sealer.status();
-  if (refused) faults.push({ code: refused.code, message: refused.message });
-  for (const duty of workers?.late() ?? []) faults.push({ code: 'duty_late', message: `${duty} has not ended well for 90 s.` });
-  return { ready: faults.length === 0, faults };
 }

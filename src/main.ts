@@ -42,17 +42,20 @@ function secondsOf(text: string): number {
 /** What runs beside the database. These leave at once when they are done: nothing of theirs may keep the process. */
 function addServerCommands(to: Command): void {
   const config = ['--config <file>', 'the config file; HALLIGAN_CONFIG, then config/halligan.yaml unless said'] as const;
+  const metrics = ['--metrics <host:port>', 'where Prometheus scrapes this process, instead of metrics.listen in the config'] as const;
   const leave = async (code: Promise<number>): Promise<void> => process.exit(await code);
   const serve = () => import('./serve.ts');
   to.command('serve')
     .description('run the server: web, API and workers')
     .option(...config)
     .option('--no-worker', 'web and API only; something else runs halligan worker')
-    .action(async (options: { config?: string; worker: boolean }) => leave((await serve()).serveCommand({ ...options, web: true })));
+    .option(...metrics)
+    .action(async (options: { config?: string; worker: boolean; metrics?: string }) => leave((await serve()).serveCommand({ ...options, web: true })));
   to.command('worker')
     .description('run the workers only: expire, revoke, reconcile, seal')
     .option(...config)
-    .action(async (options: { config?: string }) => leave((await serve()).serveCommand({ ...options, web: false, worker: true })));
+    .option(...metrics)
+    .action(async (options: { config?: string; metrics?: string }) => leave((await serve()).serveCommand({ ...options, web: false, worker: true })));
   to.command('migrate')
     .description("bring Halligan's own database up to date")
     .option(...config)

@@ -1,6 +1,7 @@
 /** The commands that run beside the database: serve, worker, migrate, config check, config schema, audit keygen. They speak on stderr; stdout holds data only. */
 import { link, open, rm } from 'node:fs/promises';
 import { type Config, ConfigError, configJsonSchema, configPath, loadConfig } from './config/load.ts';
+import { listenSchema } from './config/schema.ts';
 import { readSecret } from './config/secrets.ts';
 import { providerOf, providers } from './providers/registry.ts';
 import { exitCodeOf, onStopSignal, type StopSignal } from './stop-signal.ts';
@@ -28,6 +29,8 @@ export interface ServeOptions {
   readonly config?: string | undefined;
   readonly web: boolean;
   readonly worker: boolean;
+  /** `host:port` for the metrics of this process, instead of `metrics.listen`. */
+  readonly metrics?: string | undefined;
 }
 
 /** Runs until SIGTERM or SIGINT, then lets what is under way finish (25 s at most). A second signal leaves at once. Resolves with the exit code. */
@@ -41,7 +44,8 @@ export async function serveCommand(options: ServeOptions): Promise<number> {
   // Before the start is done there is nothing to finish: what a crash leaves is what the next start expects.
   onStopSignal((signal) => (started ? told(signal) : leave(signal)), leave);
   return inWords(async () => {
-    const config = await load(options.config);
+    const loaded = await load(options.config);
+    const config = options.metrics === undefined ? loaded : { ...loaded, metrics: { listen: metricsAddress(options.metrics) } };
     const { startProcess } = await import('./compose.ts');
     const running = await startProcess(config, { web: options.web, worker: options.worker });
     started = true;
@@ -53,6 +57,12 @@ export async function serveCommand(options: ServeOptions): Promise<number> {
     log.info({ code: 'stopped' }, 'stopped');
     return 0;
   });
+}
+
+function metricsAddress(given: string): string {
+  const parsed = listenSchema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  throw new Error(`--metrics ${JSON.stringify(given)}: ${parsed.error.issues[0]?.message ?? 'say host:port'}.`);
 }
 
 /** Applies what is pending and prints the names of it on stdout. The address is `--url`, then `database.migration`, then `database` itself. */

@@ -68,6 +68,7 @@ function addAsking(program: Command, run: Runner): void {
   program
     .command('status [id]')
     .description('what is open and what waits; with an id, its whole story')
+    .option('--system', 'how Halligan itself does, for auditors and admins: due, overdue, retried; lags; which processes are alive')
     .option(...outputOption)
     .action((id, options) => run(async (terminal) => (await import('./verbs/status.ts')).status(terminal, id, options)));
   program

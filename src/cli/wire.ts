@@ -158,3 +158,34 @@ export interface WireLogin {
   readonly expiresAt: string;
   readonly person: { readonly id: string; readonly name: string; readonly subject: string; readonly groups: readonly string[] };
 }
+
+export interface WireSystem {
+  readonly targets: readonly {
+    readonly target: string;
+    readonly open: number;
+    readonly due: number;
+    readonly overdue: number;
+    readonly oldestDueSeconds: number | null;
+    readonly retrying: number;
+    readonly nextTryAt: string | null;
+    readonly tries: number | null;
+    readonly why: string | null;
+    readonly lastOkAt: string | null;
+    readonly dueToCutP99Seconds: number | null;
+  }[];
+  readonly outbox: { readonly rows: number; readonly oldestSeconds: number | null };
+  readonly log: { readonly waiting: number; readonly oldestSeconds: number | null; readonly sealedAt: string | null };
+  readonly notices: { readonly waiting: number };
+  readonly deliveries: readonly { readonly channel: string; readonly waiting: number; readonly failing: number; readonly why: string | null }[];
+  readonly processes: readonly {
+    readonly host: string;
+    readonly pid: number;
+    readonly version: string;
+    readonly roles: readonly ('web' | 'worker')[];
+    readonly clockOffsetMs: number;
+    readonly queue: 'memory' | 'redis' | null;
+    readonly queueWaiting: number | null;
+    readonly troubles: readonly string[];
+  }[];
+  readonly readAt: string;
+}

@@ -26,6 +26,18 @@ const lookAgainMs = 150;
 
 /** Throws `not_found` (also to anyone but the holder), `grant_not_active`, `not_eligible`, `policy_changed`, and the target's own `target_…` refusals. */
 export async function claimLease(ctx: Ctx, actor: PersonActor, grantId: string, entitlementName: string): Promise<Claimed> {
+  const observe = (outcome: string): void => ctx.observe?.({ what: 'claim', target: ctx.policy.entitlements.get(entitlementName)?.target, outcome });
+  try {
+    const given = await claimOnce(ctx, actor, grantId, entitlementName);
+    observe('given');
+    return given;
+  } catch (error) {
+    observe(isRefusal(error) ? error.code : 'internal');
+    throw error;
+  }
+}
+
+async function claimOnce(ctx: Ctx, actor: PersonActor, grantId: string, entitlementName: string): Promise<Claimed> {
   const refused = () => ({
     type: 'claim.refused' as const,
     grant: grantId,

@@ -41,7 +41,7 @@ export const auditActor = (actor: Actor): AuditActor => ('system' in actor ? { s
  * three times. A broken constraint becomes the refusal of the rule that it is named after.
  */
 export async function commit<T>(
-  ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells'>,
+  ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells' | 'observe'>,
   actor: Actor,
   body: (tx: Tx) => Promise<T>,
   refused?: (refusal: Refusal) => Omit<AuditEvent, 'actor'>,
@@ -62,7 +62,7 @@ export async function commit<T>(
   }
 }
 
-async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
+async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells' | 'observe'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
   const events: AuditEvent[] = [];
   const messages: OutboxMessage[] = [];
   const result = await ctx.db.transaction().execute(async (trx) => {
@@ -76,6 +76,7 @@ async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells'>, actor: 
     await writeDown(trx, now, events, messages, ctx.tells ? events.flatMap(noticeOf) : []);
     return value;
   });
+  ctx.observe?.({ what: 'events', events });
   const requests = [...new Set(events.flatMap((event) => event.request ?? []))];
   if (messages.length > 0 || requests.length > 0) ctx.nudge({ outbox: messages.length > 0, requests });
   return result;

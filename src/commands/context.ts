@@ -6,6 +6,7 @@ import type { Db } from '../db/pool.ts';
 import type { Entitlement, People } from '../domain/entitlement.ts';
 import type { Member } from '../domain/policy.ts';
 import type { Target } from '../domain/provider.ts';
+import type { Observe } from './observed.ts';
 
 /** A person who acts, through which surface, and how they logged in. */
 export interface PersonActor extends Member {
@@ -40,4 +41,6 @@ export interface Ctx {
   readonly nudge: (change?: Change) => void;
   /** Whether anybody is to be told of what happens, by Slack, mail or a webhook. Without a place to tell it, nothing is written down for it. */
   readonly tells?: boolean;
+  /** Told of what happened, for the metrics of this process; only where there are any. */
+  readonly observe?: Observe | undefined;
 }

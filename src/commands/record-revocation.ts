@@ -7,8 +7,9 @@ import { issueDeadlineMs } from './claim-lease.ts';
 import { commit } from './commit.ts';
 import type { Ctx } from './context.ts';
 import { aboutLease, endLease, settleGrant } from './end-lease.ts';
+import type { Observed } from './observed.ts';
 
-type Small = Pick<Ctx, 'db' | 'log' | 'nudge'>;
+type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'observe'>;
 const actor = { system: 'revoke-lease' } as const;
 
 export type Revocation =
@@ -29,7 +30,10 @@ export type Revocation =
  * A lease that was never revealed is believed gone only when its claim can make nothing any more.
  */
 export async function recordRevocation(ctx: Small, leaseId: string, epoch: number, result: Revocation): Promise<void> {
+  const seen: Observed[] = [];
   await commit(ctx, actor, async (tx) => {
+    // Run again after a deadlock, it begins anew.
+    seen.length = 0;
     const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirst();
     const grant = found && (await lockGrant(tx.sql, found.grant_id));
     const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirst();
@@ -38,7 +42,10 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
     const cutAt = 'gone' in result ? (result.gone.cutAt ?? tx.now) : result.failed.cut?.at;
     const sessionsCut = 'gone' in result ? result.gone.sessionsCut : (result.failed.cut?.sessionsCut ?? 0);
     const cut = cutAt && !lease.cut_at ? { cut_at: cutAt } : {};
-    if (cutAt && !lease.cut_at) tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
+    if (cutAt && !lease.cut_at) {
+      tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
+      seen.push({ what: 'cut', target: lease.target, seconds: (cutAt.getTime() - dueOf(lease, grant).getTime()) / 1_000 });
+    }
 
     const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
     if ('gone' in result && (lease.revealed_at || tx.now >= settlesAt)) {
@@ -58,11 +65,18 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
       next_try_at: nextTryAt,
       last_error: failed && !failed.pending ? failed.message.slice(0, 500) : null,
     });
-    if (failed && !failed.pending)
+    if (failed && !failed.pending) {
       tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
+      seen.push({ what: 'retry', target: lease.target, code: failed.code });
+    }
     tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: next, dueAt: nextTryAt.toISOString(), target: lease.target } });
   });
+  for (const one of seen) ctx.observe?.(one);
 }
+
+/** When it should have been over: at the end of the grant or its own, or when somebody ended it, whatever came first. */
+const dueOf = (lease: { expires_at: Date; revoking_at: Date | null }, grant: { ends_at: Date }): Date =>
+  new Date(Math.min(lease.expires_at.getTime(), grant.ends_at.getTime(), lease.revoking_at?.getTime() ?? Number.POSITIVE_INFINITY));
 
 /** The usual pause, or when the target itself said; never more than five minutes from now. */
 const nextTry = (now: Date, tries: number, asked: Date | undefined): Date => {

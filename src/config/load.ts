@@ -10,6 +10,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import type { Provider } from '../domain/provider.ts';
 import { checkEntitlements, checkServer, checkTargets, type ProviderLoader, type TargetConfig } from './check.ts';
 import { ConfigError, type ConfigFault, report } from './faults.ts';
+import { type RedisConfig, readRedis } from './redis.ts';
 import { configSchema, type RawConfig } from './schema.ts';
 import { type SecretRef, secretRef } from './secrets.ts';
 import { readTell, type TellConfig, type tellSchema } from './tell.ts';
@@ -17,7 +18,7 @@ import { readTell, type TellConfig, type tellSchema } from './tell.ts';
 export type { TargetConfig } from './check.ts';
 export { ConfigError, type ConfigFault } from './faults.ts';
 
-export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'database' | 'login' | keyof typeof tellSchema> {
+export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'database' | 'login' | 'redis' | keyof typeof tellSchema> {
   readonly file: string;
   readonly database: {
     url: string;
@@ -28,6 +29,8 @@ export interface Config extends Omit<RawConfig, 'targets' | 'entitlements' | 'da
   readonly login: Omit<RawConfig['login'], 'clientSecretFile' | 'clientSecretEnv'> & { clientSecret: SecretRef | undefined };
   readonly targets: ReadonlyMap<string, TargetConfig>;
   readonly entitlements: ReadonlyMap<string, Entitlement>;
+  /** The queue that several processes share; undefined: the one in this process. */
+  readonly redis: RedisConfig | undefined;
   /** How people are told. */
   readonly tell: TellConfig;
 }
@@ -75,6 +78,7 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
   const folder = dirname(file);
   const ladders = new Map(Object.entries(parsed.data?.entitlements ?? {}).map(([name, block]) => [name, block.notify]));
   const tell = parsed.success ? readTell(parsed.data, ladders, folder, fault) : undefined;
+  const redis = parsed.data?.redis && readRedis(parsed.data.redis, folder, fault);
   if (faults.length > 0 || !parsed.success || !tell)
     throw new ConfigError(
       file,
@@ -95,6 +99,7 @@ export async function parseConfig(file: string, text: string, providerOf: Provid
     login: { ...login, clientSecret: secretRef(login, 'clientSecret', folder) },
     targets,
     entitlements,
+    redis,
     tell,
   };
 }

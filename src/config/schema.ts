@@ -1,6 +1,7 @@
 /** The form of the config file. Blocks are strict, secrets come by reference, durations are written as people write them. */
 import { z } from 'zod';
 import { duration } from './duration.ts';
+import { redisSchema } from './redis.ts';
 import { routeSchema, tellSchema } from './tell.ts';
 
 const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has lower-case letters, digits and dashes, at most 63, and starts with a letter or digit');
@@ -43,7 +44,8 @@ export const entitlementSchema = z.strictObject({
   notify: routeSchema.optional().describe('Whom to tell of a request, step by step; notify at the top of the file unless set.'),
 });
 
-const listen = z
+/** `host:port`. */
+export const listenSchema = z
   .string()
   .refine(
     (text) => /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/.test(text) && Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535,
@@ -60,7 +62,7 @@ const url = (schemes: string[]) =>
 export const configSchema = z.strictObject({
   server: z.strictObject({
     url: url(['https:', 'http:']).describe('The address people use. http only on loopback.'),
-    listen: listen.default('127.0.0.1:8300'),
+    listen: listenSchema.default('127.0.0.1:8300'),
     trustProxy: z.int().min(0).max(8).default(0).describe('How many proxies stand in front.'),
   }),
   database: z.strictObject({
@@ -92,8 +94,13 @@ export const configSchema = z.strictObject({
     .strictObject({ auditors: people.prefault({}), admins: people.prefault({}) })
     .prefault({})
     .describe('Who may read the whole log, and who may end any grant.'),
+  ...redisSchema,
   ...tellSchema,
   limits: z.strictObject({ pendingPerPerson: z.int().min(1).max(1_000).default(20) }).prefault({}),
+  metrics: z
+    .strictObject({ listen: listenSchema.default('127.0.0.1:9464').describe('Where Prometheus scrapes /metrics. It asks for no login: keep others away.') })
+    .optional()
+    .describe('Metrics of each process; none unless this block is there.'),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   targets: z.record(name, z.looseObject({ kind: z.string().min(1) })),
   entitlements: z.record(name, entitlementSchema),

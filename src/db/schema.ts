@@ -271,6 +271,20 @@ export interface DeliveryTable {
   ref: ColumnType<Json | null, string | null | undefined, string | null>;
 }
 
+export interface ProcessTable {
+  id: string;
+  host: string;
+  pid: number;
+  version: string;
+  roles: ('web' | 'worker')[];
+  started_at: At;
+  seen_at: DefaultNow;
+  clock_offset_ms: number;
+  queue: 'memory' | 'redis' | null;
+  queue_waiting: number | null;
+  troubles: Generated<string[]>;
+}
+
 export interface Schema {
   alias: AliasTable;
   link_code: LinkCodeTable;
@@ -295,4 +309,5 @@ export interface Schema {
   audit_leaf: AuditLeafTable;
   audit_node: AuditNodeTable;
   audit_checkpoint: AuditCheckpointTable;
+  process: ProcessTable;
 }

@@ -13,6 +13,7 @@ export const idPrefixes = {
   session: 'ses',
   notice: 'ntc',
   delivery: 'dlv',
+  process: 'prc',
 } as const;
 export type IdKind = keyof typeof idPrefixes;
 

@@ -13,6 +13,8 @@ export interface Health {
   readonly ready: boolean;
   /** What is wrong, in words; empty when ready. */
   readonly faults: readonly { readonly code: string; readonly message: string }[];
+  /** What should be looked at and keeps nobody from using it. */
+  readonly warnings: readonly { readonly code: string; readonly message: string }[];
 }
 
 export interface AppParts {
@@ -38,7 +40,7 @@ export function createApp(parts: AppParts): Express {
   app.get(['/livez', '/healthz'], (_request, response) => void response.json({ status: 'alive', version: parts.version }));
   app.get('/readyz', async (_request, response) => {
     const health = await parts.health();
-    response.status(health.ready ? 200 : 503).json({ status: health.ready ? 'ready' : 'not ready', faults: health.faults });
+    response.status(health.ready ? 200 : 503).json({ status: health.ready ? 'ready' : 'not ready', faults: health.faults, warnings: health.warnings });
   });
 
   app.use(auth.requireOwnHost);

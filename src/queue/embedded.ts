@@ -1,12 +1,11 @@
 /** The queue of a single process: timers in memory over the due-index in Postgres. What it forgets at a crash the sweep finds at the next start. */
-import type { Handler, Job, LaneLimits, Queue } from './port.ts';
+import type { Handler, Job, LaneDepth, LaneLimits, Queue, QueueParts } from './port.ts';
+import { runOne } from './run-one.ts';
 
-interface Options {
-  readonly lanes: (lane: string) => LaneLimits;
-  /** Postgres' time in milliseconds since 1970, as near as this process knows it. */
-  readonly now: () => number;
-  /** Told of every job that threw; the job is not run again by the queue. */
-  readonly onFailure: (job: Job, error: unknown) => void;
+export interface EmbeddedQueue extends Queue {
+  lanes(): Promise<readonly LaneDepth[]>;
+  /** Whether a job with this id waits or runs. */
+  has(id: string): boolean;
 }
 
 interface Lane {
@@ -18,9 +17,10 @@ interface Lane {
 const longestTimerMs = 2 ** 31 - 1;
 
 /** A queue over nothing but memory. It runs what is due by `options.now`, and forgets everything when the process ends. */
-export function embeddedQueue(options: Options): Queue {
+export function embeddedQueue(options: QueueParts): EmbeddedQueue {
   const lanes = new Map<string, Lane>();
-  const known = new Set<string>();
+  /** Jobs that wait or run, with their lanes. */
+  const known = new Map<string, string>();
   const timers = new Map<string, NodeJS.Timeout>();
   const inFlight = new Set<Promise<void>>();
   let handler: Handler | undefined;
@@ -75,7 +75,7 @@ export function embeddedQueue(options: Options): Queue {
       const timer = timers.get(job.id);
       if (timer) clearTimeout(timer);
       else if (known.has(job.id)) return;
-      known.add(job.id);
+      known.set(job.id, job.lane);
       ripen(job);
     },
     start(given) {
@@ -89,22 +89,15 @@ export function embeddedQueue(options: Options): Queue {
       const patience = new Promise<void>((resolve) => setTimeout(resolve, withinMs).unref());
       await Promise.race([Promise.allSettled(inFlight), patience]);
     },
+    has: (id) => known.has(id),
+    async lanes() {
+      const all = new Map<string, number>([...lanes.keys()].map((name) => [name, 0]));
+      for (const name of known.values()) all.set(name, (all.get(name) ?? 0) + 1);
+      return [...all].map(([lane, count]) => {
+        const running = lanes.get(lane)?.running ?? 0;
+        return { lane, waiting: count - running, running };
+      });
+    },
     depth: () => ({ waiting: known.size - inFlight.size, running: inFlight.size, failed }),
   };
-}
-
-/** Runs the handler under its deadline. One that does not end a second after its signal gives its place back all the same. */
-async function runOne(handler: Handler, job: Job, deadlineMs: number): Promise<void> {
-  const controller = new AbortController();
-  let abandon: NodeJS.Timeout | undefined;
-  const abort = setTimeout(() => controller.abort(new Error(`no end within ${deadlineMs} ms`)), deadlineMs);
-  const abandoned = new Promise<never>((_, reject) => {
-    abandon = setTimeout(() => reject(new Error(`abandoned after ${deadlineMs + 1_000} ms`)), deadlineMs + 1_000);
-  });
-  try {
-    await Promise.race([handler(job, controller.signal), abandoned]);
-  } finally {
-    clearTimeout(abort);
-    clearTimeout(abandon);
-  }
 }

@@ -26,6 +26,21 @@ export interface LaneLimits {
 
 export type Handler = (job: Job, signal: AbortSignal) => Promise<void>;
 
+/** What every adapter is made of. */
+export interface QueueParts {
+  readonly lanes: (lane: string) => LaneLimits;
+  /** Postgres' time in milliseconds since 1970, as near as this process knows it. */
+  readonly now: () => number;
+  /** Told of every job that threw; the job is not run again by the queue. */
+  readonly onFailure: (job: Job, error: unknown) => void;
+}
+
+export interface LaneDepth {
+  readonly lane: string;
+  readonly waiting: number;
+  readonly running: number;
+}
+
 export interface Queue {
   /** Runs the job when it is due, or at once when that is past. A job with the id of one that waits or runs is dropped. */
   add(job: Job): Promise<void>;
@@ -35,6 +50,10 @@ export interface Queue {
   stop(withinMs: number): Promise<void>;
   /** Jobs that wait, run, and failed so far. */
   depth(): { readonly waiting: number; readonly running: number; readonly failed: number };
+  /** The same lane by lane, as far as can be told at once; what Redis holds is shared by all processes. */
+  lanes?(): Promise<readonly LaneDepth[]>;
+  /** What is wrong with the queue, in words; nothing that keeps access from ending on time. */
+  warnings?(): readonly { readonly code: string; readonly message: string }[];
 }
 
 /** The id of this work: the epoch makes work that became due again a new job. */

@@ -9,8 +9,11 @@ export interface Duty {
   stop(): Promise<void>;
 }
 
-/** Starts the duty with a first run at once; then every `everyMs` milliseconds after the end of the last run. `work` must end by deadlines of its own. */
-export function startDuty(log: Logger, name: string, everyMs: number, work: () => Promise<void>): Duty {
+/**
+ * Starts the duty with a first run at once; then every `everyMs` milliseconds after the end of the last run. `work` must end
+ * by deadlines of its own. `ended` is told of each run, with the seconds that it took.
+ */
+export function startDuty(log: Logger, name: string, everyMs: number, work: () => Promise<void>, ended?: (seconds: number, ok: boolean) => void): Duty {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;
   let again = false;
@@ -25,15 +28,19 @@ export function startDuty(log: Logger, name: string, everyMs: number, work: () =
       again = true;
       return;
     }
+    const began = performance.now();
+    const took = (): number => (performance.now() - began) / 1_000;
     running = Promise.resolve()
       .then(work)
       .then(() => {
         lastOk = new Date();
+        ended?.(took(), true);
         if (failures > 0) log.info({ code: 'duty_mended', duty: name, failures }, `${name} works again`);
         failures = 0;
       })
       .catch((error: unknown) => {
         failures++;
+        ended?.(took(), false);
         if (failures === 1 || failures % 30 === 0)
           log.error(
             { code: 'duty_failed', duty: name, failures, why: error instanceof Error ? error.message : String(error) },

@@ -3,11 +3,11 @@ import { sql } from 'kysely';
 import { batchSize, type Sealer } from '../audit/seal.ts';
 import type { Ctx } from '../commands/context.ts';
 import type { Change } from '../db/announce.ts';
-import { embeddedQueue } from '../queue/embedded.ts';
 import type { Job, Queue } from '../queue/port.ts';
 import { startDuty } from './duty.ts';
 import { runGrantDue, sweepDueGrants, sweepStartsAndLapses } from './expire-grants.ts';
 import { type NotifyParts, notifier } from './notify.ts';
+import type { QueueMaker } from './open-queue.ts';
 import { reconcileLeases } from './reconcile-leases.ts';
 import { relayOutbox } from './relay-outbox.ts';
 import { revokeDeadlineMs, runRevokeLease, sweepRevocations } from './revoke-lease.ts';
@@ -16,6 +16,8 @@ export interface Workers {
   readonly queue: Queue;
   /** Something was committed. */
   nudge(change?: Change): void;
+  /** When each duty last ended well; before that, when this process began. */
+  lastOks(): Record<string, Date>;
   /** Names of duties that have not ended well for a minute. */
   late(): string[];
   /** What the channels that do not work last said. */
@@ -47,10 +49,10 @@ function postgresClock({ db }: Pick<Ctx, 'db'>): { now(): number; read(): Promis
 }
 
 /** Starts the duties and the queue of this process. `stop` lets what runs come to its end. */
-export function startWorkers(ctx: Ctx, sealer: Sealer, tell: NotifyParts): Workers {
+export function startWorkers(ctx: Ctx, sealer: Sealer, tell: NotifyParts, makeQueue: QueueMaker): Workers {
   const started = Date.now();
   const clock = postgresClock(ctx);
-  const queue = embeddedQueue({
+  const queue = makeQueue({
     lanes: (lane) => (lane === 'expiry' ? { concurrency: 4, deadlineMs: 15_000 } : { concurrency: 4, deadlineMs: revokeDeadlineMs }),
     now: clock.now,
     onFailure: (job, error) =>
@@ -58,32 +60,35 @@ export function startWorkers(ctx: Ctx, sealer: Sealer, tell: NotifyParts): Worke
   });
   queue.start((job: Job, signal) => (job.kind === 'grant-due' ? runGrantDue(ctx, job.subject) : runRevokeLease(ctx, job.subject, job.epoch, signal)));
 
-  const relay = startDuty(ctx.log, 'relay-outbox', 1_000, async () => {
+  const duty = (name: string, everyMs: number, work: () => Promise<void>) =>
+    startDuty(ctx.log, name, everyMs, work, (seconds, ok) => ctx.observe?.({ what: 'duty', duty: name, seconds, ok }));
+  const relay = duty('relay-outbox', 1_000, async () => {
     await clock.known();
     await relayOutbox(ctx.db, queue);
   });
-  const sweep = startDuty(ctx.log, 'expire-grants', sweepEveryMs, async () => {
+  const sweep = duty('expire-grants', sweepEveryMs, async () => {
     await clock.read();
     await sweepDueGrants(ctx, queue);
     await sweepRevocations(ctx, queue);
     await sweepStartsAndLapses(ctx);
   });
-  const reconcile = startDuty(ctx.log, 'reconcile-leases', reconcileEveryMs, () => reconcileLeases(ctx));
-  const seal = startDuty(ctx.log, 'seal-audit', 500, async () => {
+  const reconcile = duty('reconcile-leases', reconcileEveryMs, () => reconcileLeases(ctx));
+  const seal = duty('seal-audit', 500, async () => {
     // One checkpoint for all that has gathered; another at once only when there was more than fits in one.
     while (((await sealer.sealOnce())?.sealed ?? 0) >= batchSize);
   });
   const telling = notifier(ctx, tell);
-  const notify = startDuty(ctx.log, 'notify', 1_000, telling.run);
+  const notify = duty('notify', 1_000, telling.run);
   const duties = { 'relay-outbox': relay, 'expire-grants': sweep, 'reconcile-leases': reconcile, 'seal-audit': seal, notify };
   return {
     queue,
     nudge(change) {
       if (change?.outbox !== false) relay.nudge();
-      notify.nudge();
+      if (!change?.onlyTold) notify.nudge();
     },
     tellingFails: () => telling.lanes.flatMap((lane) => lane.trouble() ?? []),
-    late: () => Object.entries(duties).flatMap(([name, duty]) => ((duty.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
+    lastOks: () => Object.fromEntries(Object.entries(duties).map(([name, one]) => [name, one.lastOk() ?? new Date(started)])),
+    late: () => Object.entries(duties).flatMap(([name, one]) => ((one.lastOk()?.getTime() ?? started) < Date.now() - 90_000 ? [name] : [])),
     clockOffsetMs: () => clock.now() - Date.now(),
     async stop() {
       await Promise.all([relay.stop(), sweep.stop(), reconcile.stop(), notify.stop()]);

@@ -96,6 +96,17 @@ describe('serve and worker', () => {
     expect(ran.err).toContain('"code":"stopped"');
   });
 
+  test('--metrics gives this process an address of its own; what is no address is said', async () => {
+    const listen = `127.0.0.1:${await freePort()}`;
+    const working = seat.start(['worker', '--config', await configWith('metrics.yaml', ['level: error', 'level: info']), '--metrics', listen]);
+    await working.said(/"code":"metrics_listening"/);
+    expect(await (await fetch(`http://${listen}/metrics`)).text()).toMatch(/^halligan_database_up 1$/m);
+    working.child.kill('SIGTERM');
+    expect((await working.done).code).toBe(0);
+    const refused = await seat.run('worker', '--config', halligan.configFile, '--metrics', 'everywhere');
+    expect([refused.code, refused.err]).toEqual([1, '--metrics "everywhere": say host:port, as in 127.0.0.1:8300.\n']);
+  });
+
   test('worker serves no pages and stops as well', async () => {
     const file = await configWith('worker.yaml', ['level: error', 'level: info']);
     const working = seat.start(['worker', '--config', file]);

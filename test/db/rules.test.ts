@@ -125,6 +125,17 @@ const good = {
   slack_handle: async (_: Db): Promise<Row> => ({ handle_hash: randomBytes(32), purpose: 'decide', expires_at: inMinutes(15) }),
   slack_call: async (_: Db): Promise<Row> => ({ signature_hash: randomBytes(32) }),
   notice: async (db: Db): Promise<Row> => ({ id: newId('notice'), type: 'request.submitted', request_id: (await made(db, 'request'))['id'] }),
+  process: async (_: Db): Promise<Row> => ({
+    id: newId('process'),
+    host: 'h',
+    pid: 1,
+    version: '1',
+    roles: ['web', 'worker'],
+    started_at: inMinutes(0),
+    clock_offset_ms: 0,
+    queue: 'memory',
+    queue_waiting: 0,
+  }),
   delivery: async (db: Db): Promise<Row> => {
     const notice = await made(db, 'notice');
     const to = { channel: 'slack', form: 'card', address: 'C01', state: 'waiting', next_try_at: inMinutes(0) };
@@ -321,6 +332,11 @@ const breaks: Break[] = [
   unknownRef('notice_request_id_fkey', 'notice', 'request_id', 'request'),
   unknownRef('notice_grant_id_fkey', 'notice', 'grant_id', 'grant'),
   unknownRef('notice_lease_id_fkey', 'notice', 'lease_id', 'lease'),
+  ...form('process_id_form', 'process', 'prc'),
+  twice('process_pkey', 'process', 'id'),
+  ...badly('process_roles_known', 'process', { roles: [], queue: null, queue_waiting: null }, { roles: ['worker', 'king'] }),
+  ...badly('process_queue_known', 'process', { queue: 'paper' }),
+  ...badly('process_worker_has_queue', 'process', { queue: null, queue_waiting: null }, { queue_waiting: null }, { roles: ['web'] }),
   ...form('delivery_id_form', 'delivery', 'dlv'),
   ...badly('delivery_channel_known', 'delivery', { channel: 'fax' }),
   {
@@ -484,6 +500,7 @@ describe("the application's role", () => {
       'login_code',
       'notice',
       'outbox',
+      'process',
       'session',
       'slack_call',
       'slack_handle',
@@ -497,6 +514,7 @@ describe("the application's role", () => {
       'notice',
       'outbox',
       'person',
+      'process',
       'request',
       'review',
       'session',

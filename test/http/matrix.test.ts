@@ -125,6 +125,7 @@ const matrix: Record<string, Row> = {
   'GET /audit/checkpoints': { expect: readsAll },
   'GET /audit/checkpoint': { expect: { rest: '200' } },
   'GET /audit/proof/:index': { on: async () => ({ index: '0' }), expect: readsAll },
+  'GET /system': { expect: readsAll },
   'GET /grants/:id/evidence': { on: sealedGrant, expect: seesIt },
   'POST /login/token': {
     body: () => ({ code: 'x', code_verifier: 'v'.repeat(43), redirect_uri: 'http://127.0.0.1:1/callback' }),

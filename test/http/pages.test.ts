@@ -1,7 +1,7 @@
 /** Every page and form × everybody: a page that nobody put into the table fails; nobody without a login sees or does anything. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Browserless, loginAs, newBrowserless } from '../support/browserless-login.ts';
-import { type House, startTestHouse } from '../support/house.ts';
+import { type House, startTestHouse, until } from '../support/house.ts';
 import { claimed, granted } from '../support/house-verbs.ts';
 import { pageRoutes } from '../support/routes.ts';
 
@@ -107,4 +107,31 @@ test('live updates: only for people, only that something changed, within two sec
   expect(performance.now() - began).toBeLessThan(2_000);
   expect(said).not.toContain('secret-looking');
   await reader.cancel();
+});
+
+test('the head of Active tells those who run Halligan how it does, and nobody else', async () => {
+  house.faults.revoke = async () => {
+    throw new Error('the target is away');
+  };
+  try {
+    const opened = await granted(house);
+    await claimed(house, opened.grant);
+    await (await house.apiAs('oncall')).post(`/grants/${opened.grant}/return`);
+    await until(
+      'a try failed',
+      async () => (await house.database.superuser.query('SELECT FROM lease WHERE grant_id = $1 AND tries > 0', [opened.grant])).rowCount === 1,
+    );
+    await house.database.superuser.query(`UPDATE lease SET revoking_at = now() - interval '192 seconds' WHERE grant_id = $1`, [opened.grant]);
+    for (const person of ['auditor', 'admin']) {
+      const text = await (await (await loginAs(house.url, person)).fetch('/active')).text();
+      expect(text).toContain('aria-label="How Halligan does"');
+      expect(text).toMatch(/<td>orders-db<\/td>.*open <\/span>2<\/td>.*due <\/span>1<\/td>.*<span class="state over">1 for 03:1\d<\/span><\/td>/);
+      expect(text).toMatch(/number \d<span class="under"><bdi>orders-db: ending the login failed/);
+      expect(text).toMatch(/queue in memory, 0 waiting · log sealed .*web\+worker on \S+ \(\d+\), version \d/);
+    }
+    for (const person of ['oncall', 'lead', 'stranger'])
+      expect(await (await (await loginAs(house.url, person)).fetch('/active')).text()).not.toContain('How Halligan does');
+  } finally {
+    delete house.faults.revoke;
+  }
 });

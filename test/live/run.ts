@@ -1,5 +1,5 @@
 /**
- * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together|identity]`: the providers, and login at Keycloak, against real servers, each installed on first
+ * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together|identity|redis]`: the providers, login at Keycloak, and the queue on Redis, against real servers, each installed on first
  * use and started as a child of the tests. A target whose tools are missing is named, with how to get them, and counts as
  * failed; nothing is skipped. Ends with the line `N passed, N failed`.
  */
@@ -25,6 +25,7 @@ const chromium: Need = {
   how: 'Chromium (Debian: apt-get install chromium), or CHROMIUM set to its path',
 };
 const postgres15: Need = { there: () => existsSync('/usr/lib/postgresql/15/bin/postgres'), how: 'PostgreSQL 15 (Debian 12: apt-get install postgresql-15)' };
+const redis: Need = { there: () => existsSync('/usr/bin/redis-server'), how: 'Redis 7 (Debian 12: apt-get install redis-server; the service need not run)' };
 
 /** By the name that `--only` takes: a target's test files begin with it. */
 const targets: Readonly<Record<string, readonly Need[]>> = {
@@ -34,6 +35,7 @@ const targets: Readonly<Record<string, readonly Need[]>> = {
   postgres: [postgres15],
   together: [python, go, openssl],
   identity: [python, java, maven, chromium],
+  redis: [redis],
 };
 
 const bin = resolve('node_modules/.bin');

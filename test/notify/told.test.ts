@@ -212,7 +212,7 @@ test('channels that are down leave the server ready, with one line each in the l
   pager.answer = () => 500;
   for (let n = 0; n < 3; n++) await settled((await ask(house)).id);
   const ready = await fetch(`${house.url}/readyz`);
-  expect([ready.status, await ready.json()]).toEqual([200, { status: 'ready', faults: [] }]);
+  expect([ready.status, await ready.json()]).toEqual([200, { status: 'ready', faults: [], warnings: [] }]);
   expect(house.running.workers!.tellingFails().join()).toMatch(/email: the mail server answered 421.*webhook pager: answered 500/);
   expect(house.logged.filter((line) => line.includes('"notify_failing"'))).toHaveLength(2);
 });

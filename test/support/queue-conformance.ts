@@ -225,6 +225,24 @@ export function queueConformance(name: string, make: QueueFactory): void {
       expect(queue.depth()).toEqual({ waiting: 0, running: 0, failed: 0 });
     });
 
+    test('it tells lane by lane what waits and what runs', async () => {
+      const { queue, ran, start } = await begin();
+      const door = gate();
+      start(() => door.promise);
+      for (const name of ['one', 'two', 'three']) await queue.add(job(name, { lane: 'target:a' }));
+      await queue.add(job('later', { lane: 'target:b', dueAt: new Date(Date.now() + 60_000) }));
+      await until(() => ran.length === 2);
+      const lanes = async () => ((await queue.lanes?.()) ?? []).toSorted((a, b) => a.lane.localeCompare(b.lane));
+      expect(await lanes()).toEqual([
+        { lane: 'target:a', waiting: 1, running: 2 },
+        { lane: 'target:b', waiting: 1, running: 0 },
+      ]);
+      door.resolve();
+      await until(() => ran.length === 3);
+      await until(() => queue.depth().running === 0);
+      await expect.poll(async () => (await lanes())[0], { timeout: promptMs }).toEqual({ lane: 'target:a', waiting: 0, running: 0 });
+    });
+
     test('a due time beyond 2³¹ ms is not taken for now', async () => {
       const { queue, ran, start } = await begin();
       start();

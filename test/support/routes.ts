@@ -8,6 +8,7 @@ import { loginApi } from '../../src/http/routes/login-api.ts';
 import { meRoutes } from '../../src/http/routes/me.ts';
 import { requestRoutes } from '../../src/http/routes/requests.ts';
 import { reviewRoutes } from '../../src/http/routes/reviews.ts';
+import { systemRoutes } from '../../src/http/routes/system.ts';
 
 /** The table of the API, as the composition root puts it together. */
 export const apiTable: readonly Route[] = [
@@ -17,6 +18,7 @@ export const apiTable: readonly Route[] = [
   ...reviewRoutes,
   ...deliveryRoutes,
   ...auditRoutes,
+  ...systemRoutes,
   ...loginApi({} as Parameters<typeof loginApi>[0]),
 ];
 

@@ -9,6 +9,7 @@ import { line } from '../text.ts';
 import { whoWasTold } from '../told.ts';
 import type { WireGrant, WireRequest } from '../wire.ts';
 import { about, clock, detail, endInWords, figure, grantState, listed, relative, secondsUntil, sentence, why } from '../words.ts';
+import { systemStatus } from './system.ts';
 
 const namesOf = (request: WireRequest): string => request.entitlements.map((entitlement) => entitlement.name).join(', ');
 
@@ -18,7 +19,11 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   return all;
 }
 
-export async function status(terminal: Terminal, id: string | undefined, options: { output?: string }): Promise<number> {
+export async function status(terminal: Terminal, id: string | undefined, options: { output?: string; system?: boolean }): Promise<number> {
+  if (options.system) {
+    if (id !== undefined) throw usage('--system is about Halligan itself; it takes no id.', 'halligan status --system');
+    return systemStatus(terminal, options);
+  }
   const format = formatOf(options.output);
   const client = await connect(terminal);
   if (id !== undefined) return story(terminal, client, id, format);

@@ -2,22 +2,29 @@
 import { revokeGrant, revokeIncident } from '../../commands/end-grant.ts';
 import { incident as incidentForm, parse, reason as reasonForm } from '../../commands/inputs.ts';
 import { activeGrants, dueToCut, type GrantView, type LeaseView } from '../../db/read-models/grants.ts';
+import { readSystem } from '../../db/read-models/system.ts';
 import { seesEverything } from '../../db/read-models/viewer.ts';
 import { html, type Part, personText } from '../html.ts';
 import { csrfField } from '../layout.ts';
 import { goTo, send, type View } from '../view.ts';
 import { counted, figure, grantState, leaseState, left, plural, relative, time } from '../words.ts';
 import { revokeForm } from './request.ts';
+import { systemHead } from './system.ts';
 
 export async function activePage(view: View): Promise<void> {
   const { ctx, actor, request } = view;
   const incident = typeof request.query['incident'] === 'string' ? request.query['incident'] : undefined;
-  const [all, speed] = await Promise.all([activeGrants(ctx.db, ctx.policy, actor), dueToCut(ctx.db)]);
+  const runsIt = seesEverything(ctx.policy, actor);
+  const [all, speed, system] = await Promise.all([
+    activeGrants(ctx.db, ctx.policy, actor),
+    dueToCut(ctx.db),
+    runsIt && !incident ? readSystem(ctx.db, ctx.policy, actor, ctx.targets.keys()) : undefined,
+  ]);
   const grants = incident ? all.filter((grant) => grant.incident === incident) : all;
   const open = grants.filter((grant) => grant.endedAt === null);
   const overdue = open.flatMap((grant) => grant.leases.filter((lease) => lease.overdue).map((lease) => ({ grant, lease })));
   const leases = open.flatMap((grant) => grant.leases.filter((lease) => lease.state === 'live' || lease.state === 'revoking'));
-  const scope = seesEverything(ctx.policy, actor) ? '' : ' that you may see';
+  const scope = runsIt ? '' : ' that you may see';
   await send(view, {
     title: 'Active',
     current: '/active',
@@ -31,6 +38,7 @@ export async function activePage(view: View): Promise<void> {
     sub: html`${incident ? html`Only ${incident} · <a href="/active">show all</a> · ` : ''}${plural(open.length, 'grant')} open${scope}, ${plural(leases.length, 'lease')}${speed.p99 === null ? '' : ` · due to cut: ${speed.p99.toFixed(1)} s (99 %, last hour)`}`,
     body: [
       overdue.map(({ grant, lease }) => overdueNote(grant, lease)),
+      system && systemHead(system),
       grants.length > 0
         ? table(view, grants)
         : html`<p class="empty">No grant is open${scope}. An open one stands here with its end, and with the button that ends it.</p>`,
