@@ -97,6 +97,7 @@ ${parts.slack ? '    slackDecision: allow\n' : ''}    breakGlass: { eligible: { 
       - { of: { groups: [leads] }, count: 1 }
       - { of: { groups: [security] }, count: 1 }
     maxDuration: 1h
+    stepUp: { maxAge: 5m }
     breakGlass: { eligible: { groups: [oncall] }, maxDuration: 10m }
 ${parts.more.map((one) => one.entitlement).join('')}`;
 
