@@ -8,7 +8,7 @@ import { type LeaseRow, lockGrant } from '../db/stores/open-leases.ts';
 import type { AuditEvent } from '../domain/audit-event.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
 import { type Issued, ProviderError } from '../domain/provider.ts';
-import { assertOpensTheSame, type Claimed, claimedOf, endOf, type Intent, issueDeadlineMs, mustBeActive, specOf } from './claim-rules.ts';
+import { assertOpensTheSame, assertStillTime, type Claimed, claimedOf, endOf, type Intent, issueSignal, mustBeActive, specOf } from './claim-rules.ts';
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
 import { aboutLease, endLease } from './end-lease.ts';
@@ -27,12 +27,13 @@ export async function intendAgain(tx: Tx, lease: LeaseRow, intent: Omit<Intent, 
  * The rest of it. Throws what the target throws; with `leaseGone` the lease is ended as `vanished` by then, and a claim makes
  * a new one. Throws `grant_not_active` and `lease_conflict` when grant or lease were ended meanwhile; nothing is shown then.
  */
-export async function claimAgain(ctx: Ctx, actor: PersonActor, intent: Intent, refused: () => Omit<AuditEvent, 'actor'>): Promise<Claimed> {
+export async function claimAgain(ctx: Ctx, actor: PersonActor, intent: Intent, began: number, refused: () => Omit<AuditEvent, 'actor'>): Promise<Claimed> {
   const { target } = intent;
-  const signal = AbortSignal.timeout(issueDeadlineMs);
+  const signal = issueSignal(began);
   let [issued, asked]: [Issued | undefined, boolean] = [undefined, false];
   try {
     await assertOpensTheSame(intent, signal);
+    assertStillTime(intent, began);
     asked = true;
     issued = await target.another?.(specOf(actor, intent), signal);
     if (!issued) throw new ProviderError('target_failed', `${target.name} gives no second credential.`, { nothingMade: true });

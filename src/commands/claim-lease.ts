@@ -12,7 +12,18 @@ import { newId } from '../domain/ids.ts';
 import { leaseMachine, transition } from '../domain/lifecycle.ts';
 import { type Issued, ProviderError } from '../domain/provider.ts';
 import { claimAgain, intendAgain } from './claim-again.ts';
-import { assertOpensTheSame, type Claimed, claimedOf, endOf, type Intent, issueDeadlineMs, judgeAgain, mustBeActive, specOf } from './claim-rules.ts';
+import {
+  assertOpensTheSame,
+  assertStillTime,
+  type Claimed,
+  claimedOf,
+  endOf,
+  type Intent,
+  issueSignal,
+  judgeAgain,
+  mustBeActive,
+  specOf,
+} from './claim-rules.ts';
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
 import { aboutLease, endLease } from './end-lease.ts';
@@ -45,13 +56,15 @@ async function claimOnce(ctx: Ctx, actor: PersonActor, grantId: string, entitlem
   });
   const waitsUntil = performance.now() + longestWaitMs;
   for (let gone = 0; ; ) {
-    const mayWait = performance.now() < waitsUntil;
+    // From before the intent: whoever ends the lease counts the claim's time from the intent's own.
+    const began = performance.now();
+    const mayWait = began < waitsUntil;
     const intent = await commit(ctx, actor, (tx) => intend(ctx, tx, actor, grantId, entitlementName, mayWait), refused);
     if (intent === 'under way') await sleep(lookAgainMs);
-    else if (!intent.again) return makeLease(ctx, actor, intent, refused);
+    else if (!intent.again) return makeLease(ctx, actor, intent, began, refused);
     else
       try {
-        return await claimAgain(ctx, actor, intent, refused);
+        return await claimAgain(ctx, actor, intent, began, refused);
       } catch (error) {
         // What the lease held is gone, and so is the lease by now: a new one is made. Once; whoever takes things away there may go on.
         if (!(error instanceof ProviderError && error.leaseGone) || ++gone > 1) throw error;
@@ -61,10 +74,11 @@ async function claimOnce(ctx: Ctx, actor: PersonActor, grantId: string, entitlem
 
 type Refused = Parameters<typeof commit>[3];
 
-async function makeLease(ctx: Ctx, actor: PersonActor, intent: Intent, refused: Refused): Promise<Claimed> {
-  const signal = AbortSignal.timeout(issueDeadlineMs);
+async function makeLease(ctx: Ctx, actor: PersonActor, intent: Intent, began: number, refused: Refused): Promise<Claimed> {
+  const signal = issueSignal(began);
   try {
     await assertOpensTheSame(intent, signal);
+    assertStillTime(intent, began);
   } catch (error) {
     await undo(ctx, actor, intent, error, true);
     throw error;

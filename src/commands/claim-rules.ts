@@ -8,12 +8,21 @@ import { canonicalJson, type Json } from '../domain/canonical.ts';
 import type { Entitlement, PolicySnapshot } from '../domain/entitlement.ts';
 import { Refusal } from '../domain/errors.ts';
 import { mayAsk, mayBreakGlass, quorumMet } from '../domain/policy.ts';
-import type { Issued, LeaseSpec, Target } from '../domain/provider.ts';
+import { type Issued, type LeaseSpec, ProviderError, type Target } from '../domain/provider.ts';
 import type { Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
 
 /** A target has this long to make a credential. After it, and a second more, nothing that was asked for can still appear. */
 export const issueDeadlineMs = 8_000;
+
+/** Ends the calls of a claim. `began`: `performance.now()` before the intent was committed, so that waiting for its commit counts too. */
+export const issueSignal = (began: number): AbortSignal => AbortSignal.timeout(Math.max(1, Math.floor(issueDeadlineMs - (performance.now() - began))));
+
+/** A process that was stopped for a while must not ask a target for anything that nobody waits for any more: its timers may not have fired yet. */
+export function assertStillTime({ target }: Pick<Intent, 'target'>, began: number): void {
+  if (performance.now() - began >= issueDeadlineMs)
+    throw new ProviderError('target_timeout', `${target.name}: the claim took too long before anything was asked of the target.`, { nothingMade: true });
+}
 
 /** What the first commit of a claim settled. */
 export interface Intent {

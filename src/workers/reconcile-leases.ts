@@ -37,7 +37,8 @@ async function reconcileTarget(ctx: Small, target: Target): Promise<void> {
     const row = await ctx.db.selectFrom('lease').select(['id', 'state']).where('external_name', '=', ref.externalName).executeTakeFirst();
     if (row && row.state !== 'revoked' && row.state !== 'void') continue;
     const gone = await target.revoke(ref, AbortSignal.timeout(sweepDeadlineMs));
-    await recordAdopted(ctx, target.name, ref.externalName, ref.leaseId, gone);
+    // Gone already: its own revocation was quicker than this reading of the row.
+    if (gone.cutAt) await recordAdopted(ctx, target.name, ref.externalName, ref.leaseId, gone);
   }
   if (target.unlisted) return;
   for (const lease of live) if (!names.has(lease.external_name)) await endVanished(ctx, lease.id);

@@ -1,0 +1,64 @@
+/** The few texts of SQL in the code, as the modelled store reads them. Any other fails loudly. */
+import type { Store, Tx, Witnessed } from './store.ts';
+
+interface RawNode {
+  readonly sqlFragments: readonly string[];
+  readonly parameters: readonly Node[];
+}
+export type Node = RawNode | { readonly value: unknown };
+/** What the tag `sql` gives. */
+export interface Raw {
+  toOperationNode(): Node;
+}
+export interface AliasedRaw {
+  readonly expression: Raw;
+  readonly alias: string;
+}
+
+export const isRaw = (value: unknown): value is Raw => typeof value === 'object' && value !== null && 'toOperationNode' in value;
+/** As it can be compared. */
+export const plain = (value: unknown): unknown => (value instanceof Date ? value.getTime() : value);
+
+/** The text of a raw fragment with `?` for what was put in, and those. */
+export function flat(node: Node): { text: string; values: unknown[] } {
+  if (!('sqlFragments' in node)) return { text: '?', values: [node.value] };
+  let text = node.sqlFragments[0] ?? '';
+  const values: unknown[] = [];
+  for (const [index, parameter] of node.parameters.entries()) {
+    const inner = flat(parameter);
+    text += inner.text + (node.sqlFragments[index + 1] ?? '');
+    values.push(...inner.values);
+  }
+  return { text, values };
+}
+
+const shape = /^now\(\)(?: ([+-]) (?:\? \* interval '1 second'|interval '(\d+) seconds'))?$/;
+
+/** The value of `now()` with or without a distance. */
+export function timeOf(raw: Raw, now: number): Date {
+  const { text, values } = flat(raw.toOperationNode());
+  const found = shape.exec(text);
+  if (!found) throw new TypeError(`the modelled store does not know: ${text}`);
+  const seconds = found[1] === undefined ? 0 : Number(found[2] ?? values[0]);
+  return new Date(now + (found[1] === '-' ? -seconds : seconds) * 1_000);
+}
+
+const eventColumns = 11;
+
+/** The raw statements of `commit.ts` and `start-workers.ts`. */
+export async function runRaw(store: Store, tx: Tx | undefined, node: Node): Promise<{ rows: Record<string, unknown>[] }> {
+  await store.travel(tx);
+  const { text, values } = flat(node);
+  if (/^SELECT (date_trunc\('milliseconds', now\(\)\)|clock_timestamp\(\)) AS now$/.test(text))
+    return { rows: [{ now: new Date(text.includes('clock') ? store.world.now : (tx?.startedAt ?? store.world.now)) }] };
+  const counts = /^\/\* prepared witness_(\d+)_(\d+) \*\//.exec(text);
+  if (!counts || !tx) throw new TypeError(`the modelled store does not know: ${text.slice(0, 80)}`);
+  const [events, messages] = [Number(counts[1]), Number(counts[2])];
+  if (values.length !== events * eventColumns + messages * 2) throw new TypeError('the witness statement has another form than the model knows');
+  for (let at = 0; at < events; at++) tx.events.push(JSON.parse(values[at * eventColumns + eventColumns - 1] as string) as Witnessed);
+  for (let at = 0; at < messages; at++) {
+    const first = events * eventColumns + at * 2;
+    store.insert(tx, 'outbox', { topic: values[first], payload: values[first + 1] });
+  }
+  return { rows: [] };
+}
