@@ -7,6 +7,7 @@ import { move } from '../db/stores/move.ts';
 import { type LeaseRow, lockGrant } from '../db/stores/open-leases.ts';
 import type { AuditEvent } from '../domain/audit-event.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import { type Issued, ProviderError } from '../domain/provider.ts';
 import { assertOpensTheSame, assertStillTime, type Claimed, claimedOf, endOf, type Intent, issueSignal, mustBeActive, specOf } from './claim-rules.ts';
 import { commit, type Tx } from './commit.ts';
@@ -32,6 +33,7 @@ export async function claimAgain(ctx: Ctx, actor: PersonActor, intent: Intent, b
   const signal = issueSignal(began);
   let [issued, asked]: [Issued | undefined, boolean] = [undefined, false];
   try {
+    await failpoint('again.intended');
     await assertOpensTheSame(intent, signal);
     assertStillTime(intent, began);
     asked = true;
@@ -41,7 +43,9 @@ export async function claimAgain(ctx: Ctx, actor: PersonActor, intent: Intent, b
     await writeDown(ctx, actor, intent, error, !asked || (error instanceof ProviderError && error.nothingMade));
     throw error;
   }
+  await failpoint('again.made');
   await commit(ctx, actor, (tx) => show(tx, intent, issued), refused);
+  await failpoint('again.shown');
   return claimedOf(intent, issued);
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import type { Db } from '../db/pool.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import type { Channel, ChannelName, Story } from './channel.ts';
 import { DeliveryFault } from './channel.ts';
 import { drop, markFailed, markSent, type Taken, take } from './delivery-rows.ts';
@@ -120,7 +121,9 @@ async function sendOne({ db, log, channel, storyOf, deadlineMs, troubles, stoppi
     const story = await storyOf(delivery.noticeId);
     if (!story) throw new DeliveryFault('what it tells of is gone', { final: true });
     if (isOver(story)) return await drop(db, delivery.id, 'it was over before this could be sent');
+    await failpoint('notify.taken');
     const { ref } = await inTime(channel.send(delivery, story, signal), signal);
+    await failpoint('notify.sent');
     await markSent(db, delivery.id, ref);
     troubles.end(delivery.address);
   } catch (error) {

@@ -5,6 +5,7 @@
  */
 import type pg from 'pg';
 import { z } from 'zod';
+import { failpoint } from '../domain/failpoint.ts';
 import { type Inspected, type Issued, type LeaseRef, type LeaseSpec, type Limits, type Provider, ProviderError, type Target } from '../domain/provider.ts';
 import { checkTarget } from './postgres/check.ts';
 import { describeRole } from './postgres/describe.ts';
@@ -149,6 +150,7 @@ async function makeRole(
   }
   const made = await readRole(client, spec.externalName);
   if (!made?.validUntil) throw new ProviderError('target_failed', `${door.name} gave back a login without an end.`);
+  await failpoint('postgres.made');
   return made.validUntil;
 }
 

@@ -1,5 +1,6 @@
 /** Making a session: AssumeRole under the lease's name, for the person, with a session policy that ends with the grant. */
 import { AssumeRoleCommand, type AssumeRoleCommandInput } from '@aws-sdk/client-sts';
+import { failpoint } from '../../domain/failpoint.ts';
 import { isId } from '../../domain/ids.ts';
 import { type Issued, type LeaseSpec, ProviderError } from '../../domain/provider.ts';
 import type { Grant } from './config.ts';
@@ -56,6 +57,7 @@ export async function issue(door: Door, readRole: RoleReader, spec: LeaseSpec, s
       throw new ProviderError('target_failed', `${name}: by AWS's clock (${door.now().toISOString()}) the grant is already over.`, { nothingMade: true });
     const asked = assumption(spec, role, seconds, chained);
     const answer = await door.run(signal, `taking the role ${role.name}`, ({ sts }, abortSignal) => sts.send(new AssumeRoleCommand(asked), { abortSignal }));
+    await failpoint('aws.assumed');
     const { AccessKeyId: accessKeyId, SecretAccessKey: secretAccessKey, SessionToken: sessionToken, Expiration: over } = answer.Credentials ?? {};
     if (!accessKeyId || !secretAccessKey || !sessionToken || !over) throw new ProviderError('target_failed', `${name} answered without credentials.`);
     const end = new Date(awsInstant(spec.endsAt));

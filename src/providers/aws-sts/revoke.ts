@@ -5,6 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { DeleteRolePolicyCommand, GetRolePolicyCommand, ListRolePoliciesCommand, PutRolePolicyCommand } from '@aws-sdk/client-iam';
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Gone, type Inspected, type LeaseRef, ProviderError } from '../../domain/provider.ts';
 import { type Role, roleOf } from './config.ts';
 import { countedLength, type Denied, denyDocument, longestInlinePolicies, overAt, policyName, readDenied } from './deny.ts';
@@ -115,6 +116,7 @@ export function openEnder(door: Door, readRole: RoleReader): Ender {
     });
     ledger.pen = turn.catch(() => undefined);
     await bounded(signal, door.name, `denying a session on ${role.name}`, () => turn);
+    await failpoint('aws.denied');
     const settles = settlesAt(await readOne(door, role, policyName(end, writer), signal), userId);
     if (settles !== null) return settles;
     throw new ProviderError('target_failed', `${door.name}: the denial of ${ref.leaseId} was written on ${role.name}, but reading back does not show it yet.`);

@@ -3,6 +3,7 @@
  * to and the service account; then everything is read again. Each step may be run twice, by several at once, and by a
  * process that slept in between. The reaper ends what is over by the same code.
  */
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Gone, type LeaseRef, ProviderError } from '../../domain/provider.ts';
 import { type Door, factsOf } from './api.ts';
 import { type Held, heldOf, isBinding, remove } from './held.ts';
@@ -20,7 +21,9 @@ export async function revoke(door: Door, ref: LeaseRef, signal: AbortSignal): Pr
       mustBeOurs(door, ref, found.held);
       if (round > mostRounds) throw stillThere(door, found.held);
       cutAt = await removeBindings(door, found.held, signal);
+      await failpoint('kubernetes.unbound');
       await removeRest(door, found.held, signal);
+      await failpoint('kubernetes.removed');
       found = await heldOf(door, ref, signal);
       if (found.held.some(isBinding)) cutAt = null;
     }
@@ -39,7 +42,10 @@ export async function removeBindings(door: Door, held: readonly Held[], signal: 
 
 /** What only helped the binding: the Secret first, so that the token dies even when the service account cannot be removed. */
 export async function removeRest(door: Door, held: readonly Held[], signal: AbortSignal): Promise<void> {
-  for (const kind of ['Secret', 'ServiceAccount']) await Promise.all(held.filter((one) => one.kind === kind).map((one) => remove(door, one, signal)));
+  const remaining = (kind: 'Secret' | 'ServiceAccount') => Promise.all(held.filter((one) => one.kind === kind).map((one) => remove(door, one, signal)));
+  await remaining('Secret');
+  await failpoint('kubernetes.secret-removed');
+  await remaining('ServiceAccount');
 }
 
 function mustBeOurs(door: Door, ref: LeaseRef, held: readonly Held[]): void {

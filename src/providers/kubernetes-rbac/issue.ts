@@ -5,6 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { HttpInfo, V1ClusterRoleBinding, V1RoleBinding } from '@kubernetes/client-node';
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Issued, type LeaseSpec, ProviderError } from '../../domain/provider.ts';
 import { publicAuthority } from './access.ts';
 import { type Answer, type Apis, type Door, factsOf } from './api.ts';
@@ -48,7 +49,9 @@ export async function tracing(work: (trace: Trace) => Promise<Issued>): Promise<
 async function make(door: Door, spec: LeaseSpec, trace: Trace, signal: AbortSignal): Promise<Issued> {
   const { at, user } = await mayBeGiven(door, spec, signal);
   const token = user === undefined ? await makeToken(door, spec, trace, at, signal) : undefined;
+  if (token) await failpoint('kubernetes.token-made');
   const { binding, first } = await bind(door, spec, subjectOf(door, user, token?.account), trace, signal);
+  await failpoint('kubernetes.bound');
   if (token && !first) await removeEarlier(door, spec, token.account, signal);
   return issuedBy(door, spec, binding, user, token);
 }
@@ -150,9 +153,11 @@ async function makeTokenOnce(door: Door, spec: LeaseSpec, trace: Trace, at: Date
   await create(door, trace, 'making the service account', signal, (apis) =>
     apis.core.createNamespacedServiceAccountWithHttpInfo({ namespace, body: { metadata, automountServiceAccountToken: false } }),
   );
+  await failpoint('kubernetes.account-made');
   const secret = await create(door, trace, 'making the Secret', signal, (apis) =>
     apis.core.createNamespacedSecretWithHttpInfo({ namespace, body: { metadata, type: 'Opaque' } }),
   );
+  await failpoint('kubernetes.secret-made');
   return askForToken(door, spec, { name, uid: secret.data.metadata?.uid ?? '' }, trace, at, signal);
 }
 

@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Gone, type LeaseRef, ProviderError } from '../../domain/provider.ts';
 import { ensureLeftoversRole, tidyDatabase } from './leftovers.ts';
 import { type FoundRole, isOurs, readRole, sessionsOf } from './marker.ts';
@@ -16,8 +17,10 @@ type Cut = { at: Date; sessionsCut: number };
 export async function revoke(door: Door, ref: LeaseRef, signal: AbortSignal): Promise<Gone> {
   const oid = await againWhenConcurrent(() => door.run(signal, 'refusing new logins', (client) => refuseLogins(client, door, ref)));
   if (oid === null) return { cutAt: null, sessionsCut: 0, notes: [] };
+  await failpoint('postgres.disabled');
   const cut = await door.run(signal, 'cutting open sessions', (client) => cutSessions(client, door, ref, oid));
   try {
+    await failpoint('postgres.terminated');
     const notes = await tidyAndDrop(door, ref, oid, signal);
     return { cutAt: cut.at, sessionsCut: cut.sessionsCut, notes };
   } catch (error) {
@@ -94,6 +97,7 @@ async function tidyAndDrop(door: Door, ref: LeaseRef, oid: number, signal: Abort
         throw entryRefused(error, door, database);
       }
     }
+    await failpoint('postgres.cleaned');
     try {
       await againWhenConcurrent(() => door.run(signal, 'dropping the role', (client) => dropRole(client, door, ref, oid)));
       return [...new Set(notes)];
@@ -127,6 +131,7 @@ async function dropRole(client: pg.ClientBase, door: Door, ref: LeaseRef, oid: n
   await transaction(client, async () => {
     if ((await lockedRole(client, door, ref))?.oid === oid) await client.query(`DROP ROLE ${quoteName(ref.externalName)}`);
   });
+  await failpoint('postgres.dropped');
   const [left, open] = [await readRole(client, ref.externalName), await sessionsOf(client, oid)];
   if (left !== null || open.length > 0)
     throw new ProviderError(

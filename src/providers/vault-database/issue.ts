@@ -3,6 +3,7 @@
  * index → the database user, read with that token → the user's own end drawn to the grant's. Each step's undo is `endAttempt`.
  */
 import { z } from 'zod';
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Issued, type LeaseSpec, ProviderError } from '../../domain/provider.ts';
 import { failed, saidOf } from './answers.ts';
 import { type Attempt, accessorsOf, mustBeOurName, newAttempt, writeAttempt } from './attempts.ts';
@@ -55,21 +56,25 @@ async function attempt(vault: Vault, probe: Probe | null, spec: LeaseSpec, signa
       return { token, known };
     });
     const [{ token, known: first }, earlier] = await settled([making, spec.first ? Promise.resolve([]) : accessorsOf(vault, spec, signal)]);
+    await failpoint('vault.token-made');
     if (earlier.length > 0) certain = false;
     mustBeBounded(vault, role, token);
     for (const accessor of earlier) await endAttempt(vault, probe, spec, { accessor }, signal);
     await writeAttempt(vault, spec, first, signal);
+    await failpoint('vault.indexed');
     const credential = await readCredential(vault, role, token.auth.client_token, signal, () => {
       certain = false;
     });
     const made = { ...first, username: credential.data.username, databaseLease: credential.lease_id };
     known = made;
     certain = false;
+    await failpoint('vault.user-made');
     const expiresAt = await settle(vault, spec, made, { left, began }, signal);
     if (expiresAt === null) {
       await endAttempt(vault, probe, spec, made, signal);
       return null;
     }
+    await failpoint('vault.settled');
     const { host, port, database, tls } = vault.config;
     const { username, password } = credential.data;
     return { handle: username, expiresAt, connection: { host, port: String(port), database, user: username, sslmode: tls }, secret: { password } };

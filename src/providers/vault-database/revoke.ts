@@ -5,6 +5,7 @@
  * Every step may be run again, by several at once and by a process that slept in between.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { failpoint } from '../../domain/failpoint.ts';
 import { type Gone, type LeaseRef, ProviderError } from '../../domain/provider.ts';
 import { failed, saidOf } from './answers.ts';
 import { type Attempt, accessorsOf, forgetAttempt, readAttempt, writeAttempt } from './attempts.ts';
@@ -79,17 +80,21 @@ export async function endAttempt(vault: Vault, probe: Probe | null, ref: LeaseRe
   const before = await lookAtUser(vault, probe, ref, first, signal);
   const token = await readToken(vault, ref, accessor, signal);
   if (first?.databaseLease) await dropUser(vault, probe, ref, { ...first, oid: before?.oid }, signal);
+  await failpoint('vault.user-dropped');
   if (token)
     await call(vault, 'auth/token/revoke-accessor', { accessor }, 'ending the token of a lease', signal).catch((error: unknown) => {
       if (!isAbsentToken(error)) throw error;
     });
+  await failpoint('vault.token-ended');
   // What was written down while the token still lived: a credential that was being made at this very moment.
   const last = (await read()) ?? first;
   if (last?.databaseLease && last.databaseLease !== first?.databaseLease) await dropUser(vault, probe, ref, last, signal);
   await mustBeGone(vault, ref, accessor, last, signal);
   const seen = before ?? (await lookAtUser(vault, probe, ref, last, signal));
   const cut = await readBack(vault, probe, last, seen?.oid ?? last?.oid, signal);
+  await failpoint('vault.read-back');
   await forgetAttempt(vault, ref, accessor, signal);
+  await failpoint('vault.forgotten');
   return {
     at: cut?.at ?? new Date(Date.now() + vault.skewMs()),
     sessions: Math.max(cut?.sessions ?? 0, before?.sessions ?? 0),
