@@ -4,21 +4,22 @@ import { createServer, type Server } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Router } from 'express';
-import type pg from 'pg';
 import pino, { type Logger } from 'pino';
 import { type Signer, signerFrom } from './audit/checkpoint.ts';
 import { createSealer, type Sealer } from './audit/seal.ts';
 import { createAuth } from './auth/auth.ts';
 import type { Ctx, Policy } from './commands/context.ts';
+import { lookAtStore, type Publication } from './commands/quarantine.ts';
 import type { Config } from './config/load.ts';
 import { readSecret, type SecretRef } from './config/secrets.ts';
 import { tellsAnybody } from './config/tell.ts';
 import { announcer, type Change, changesChannel } from './db/announce.ts';
 import { listen } from './db/listen.ts';
-import { migrationsPending } from './db/migrate.ts';
 import { connectionOf, openDb, openPool } from './db/pool.ts';
+import { awaitDatabase, DatabaseNotReady } from './db/ready.ts';
 import type { Target } from './domain/provider.ts';
 import { createApp, type Health } from './http/app.ts';
+import { drainer } from './http/drain.ts';
 import { auditRoutes } from './http/routes/audit.ts';
 import { cliLoginRoutes } from './http/routes/cli-login.ts';
 import { deliveryRoutes } from './http/routes/deliveries.ts';
@@ -26,6 +27,7 @@ import { grantRoutes } from './http/routes/grants.ts';
 import { loginRoutes } from './http/routes/login.ts';
 import { loginApi } from './http/routes/login-api.ts';
 import { meRoutes } from './http/routes/me.ts';
+import { quarantineRoutes } from './http/routes/quarantine.ts';
 import { requestRoutes } from './http/routes/requests.ts';
 import { reviewRoutes } from './http/routes/reviews.ts';
 import { systemRoutes } from './http/routes/system.ts';
@@ -34,6 +36,7 @@ import type { Slack } from './slack/slack.ts';
 import { sendErrorPage } from './web/error-page.ts';
 import * as loginPages from './web/login-pages.ts';
 import { createPages } from './web/pages.ts';
+import { startDuty } from './workers/duty.ts';
 import { readHealth } from './workers/health.ts';
 import { openQueue, type QueueMaker } from './workers/open-queue.ts';
 import { startWorkers, type Workers } from './workers/start-workers.ts';
@@ -94,7 +97,10 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   });
   let makeQueue: QueueMaker | undefined;
   try {
-    await awaitDatabase(pool, config, log, options.databasePatienceMs ?? 60_000);
+    const patienceMs = options.databasePatienceMs ?? 60_000;
+    await awaitDatabase(pool, { url: config.database.url, migrationsDirectory, patienceMs, log }).catch((error: Error) =>
+      Promise.reject(error instanceof DatabaseNotReady ? new StartFault(error.message) : error),
+    );
     if (options.worker) makeQueue = await openQueue(config.redis, log).catch((error: Error) => Promise.reject(new StartFault(`redis: ${error.message}`)));
   } catch (error) {
     await pool.end();
@@ -115,14 +121,21 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     announce(change);
   };
   const db = openDb(pool);
-  const watch = await openWatch({ listen: config.metrics?.listen, db, version, targets: [...targets.keys()] });
+  const watch = await openWatch({ listen: config.metrics?.listen, db, version, targets: [...targets.keys()], config });
   const ctx = { db, pool, targets, policy: policyOf(config), log, nudge, tells: tellsAnybody(config.tell), observe: watch.observe };
-  const sealer = createSealer({ pool, signer, directory: config.audit.checkpoints.directory, log });
+  const publication = { signer, directory: config.audit.checkpoints.directory };
+  const sealer = createSealer({ pool, ...publication, log });
+  // Before anything is opened or compared, and again and again: a backup may be restored under a process that runs.
+  await lookAtStore(ctx, publication).catch((error: Error) =>
+    log.error({ code: 'store_unread', why: error.message }, 'whether this database was restored could not be seen yet'),
+  );
+  const store = startDuty(log, 'look-at-store', 5_000, () => lookAtStore(ctx, publication));
   const slack = await openSlack(config, ctx);
   const channels = await openChannels(config, slack);
   const { routes } = config.tell;
   const tell = { channels, routes, workspace: config.tell.slack?.workspace, serverUrl: new URL(config.server.url) };
-  workers = makeQueue && startWorkers(ctx, sealer, tell, makeQueue);
+  const lanes = new Map([...config.targets.values()].map(({ name, lane }) => [name, lane]));
+  workers = makeQueue && startWorkers(ctx, sealer, tell, makeQueue, lanes, { requestsSeconds: config.retention.requests });
   const listener = listen({
     connect: () => ({ ...connectionOf(config.database.url, password), application_name: 'halligan-listen' }),
     channel: changesChannel,
@@ -131,9 +144,8 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     onMessage: (payload) => hear(JSON.parse(payload) as Change),
   });
   const health = () => readHealth(pool, sealer, workers, watch);
-  const stopAll = async (server: Server | undefined): Promise<void> => {
-    await closeServer(server);
-    await workers?.stop();
+  const stopAll = async (web: Web | undefined): Promise<void> => {
+    await Promise.all([web?.drain(drainMs), workers?.stop(), store.stop()]);
     await slack?.close();
     await listener.close();
     await watch.close();
@@ -142,11 +154,11 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
     await pool.end();
   };
   try {
-    const server = options.web ? await serve(config, { ctx, sealer, health, changed, slack }) : undefined;
+    const web = options.web ? await serve(config, { ctx, sealer, health, changed, slack, publication }) : undefined;
     if (options.web) slack?.start();
     await watch.start({ ctx, web: options.web, workers, queue: config.redis ? 'redis' : 'memory', sealer, health });
     void checkTargets(ctx, config);
-    return { ctx, sealer, workers, server, health, stop: () => stopAll(server) };
+    return { ctx, sealer, workers, server: web?.server, health, stop: () => stopAll(web) };
   } catch (error) {
     await stopAll(undefined);
     throw error;
@@ -179,28 +191,6 @@ async function readSigner(config: Config): Promise<Signer> {
   }
 }
 
-async function awaitDatabase(pool: pg.Pool, config: Config, log: Logger, patienceMs: number): Promise<void> {
-  const url = new URL(config.database.url);
-  const where = `PostgreSQL at ${url.host}${url.pathname} as ${url.username}`;
-  const until = Date.now() + patienceMs;
-  for (let wait = 500; ; wait = Math.min(5_000, wait * 2)) {
-    try {
-      await pool.query('SELECT 1');
-      break;
-    } catch (error) {
-      const why = (error as Error).message || (error as { code?: string }).code || 'no answer';
-      if (Date.now() + wait > until)
-        throw new StartFault(
-          `${where} did not let us in for ${Math.round(patienceMs / 1_000)} s: ${why}. Is it running, and are database.url and its password right?`,
-        );
-      log.warn({ code: 'database_unavailable', why, againInMs: wait }, `${where} does not let us in yet`);
-      await new Promise((resolve) => setTimeout(resolve, wait));
-    }
-  }
-  const pending = await migrationsPending(pool, migrationsDirectory).catch(() => ['0001_house']);
-  if (pending.length > 0) throw new StartFault(`The tables at ${where} are not up to date (${pending.join(', ')}). Run: halligan migrate`);
-}
-
 /** Every target of the config, connected lazily: nothing is contacted yet. */
 export function connectTargets(config: Config, warn: (target: string, code: string, message: string) => void = () => undefined): ReadonlyMap<string, Target> {
   const folder = dirname(config.file);
@@ -228,15 +218,24 @@ async function checkTargets(ctx: Ctx, config: Config): Promise<void> {
   );
 }
 
+/** A claim may take eight seconds; its answer must not be lost to a shutdown. */
+const drainMs = 15_000;
+
+interface Web {
+  readonly server: Server;
+  readonly drain: ReturnType<typeof drainer>;
+}
+
 interface Surfaces {
   readonly ctx: Ctx;
   readonly sealer: Sealer;
   readonly health: () => Promise<Health>;
   readonly changed: Set<(requests: readonly string[]) => void>;
   readonly slack: Slack | undefined;
+  readonly publication: Publication;
 }
 
-async function serve(config: Config, { ctx, sealer, health, changed, slack }: Surfaces): Promise<Server> {
+async function serve(config: Config, { ctx, sealer, health, changed, slack, publication }: Surfaces): Promise<Web> {
   const { server } = config;
   const auth = createAuth({
     ctx,
@@ -251,7 +250,17 @@ async function serve(config: Config, { ctx, sealer, health, changed, slack }: Su
       scopes: config.login.scopes,
     },
   });
-  const routes = [...meRoutes, ...requestRoutes, ...grantRoutes, ...reviewRoutes, ...deliveryRoutes, ...auditRoutes, ...systemRoutes, ...loginApi(auth)];
+  const routes = [
+    ...meRoutes,
+    ...requestRoutes,
+    ...grantRoutes,
+    ...reviewRoutes,
+    ...deliveryRoutes,
+    ...auditRoutes,
+    ...systemRoutes,
+    ...quarantineRoutes(publication),
+    ...loginApi(auth),
+  ];
   const login = Router().use(loginRoutes(auth, loginPages), cliLoginRoutes(auth, loginPages));
   const console = createPages({
     ctx,
@@ -264,6 +273,7 @@ async function serve(config: Config, { ctx, sealer, health, changed, slack }: Su
   const pages = slack?.router ? Router().use(slack.router, console) : console;
   const app = createApp({ ctx, auth, routes, pages, sendErrorPage, health, trustProxy: server.trustProxy, version });
   const http = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 10_000, maxHeaderSize: 32_768 }, app);
+  const drain = drainer(http);
   const [host, port] = [
     server.listen.slice(0, server.listen.lastIndexOf(':')).replace(/^\[|\]$/g, ''),
     Number(server.listen.slice(server.listen.lastIndexOf(':') + 1)),
@@ -279,18 +289,5 @@ async function serve(config: Config, { ctx, sealer, health, changed, slack }: Su
     http.listen(port, host, resolve);
   });
   ctx.log.info({ code: 'listening', url: server.url, listen: server.listen, version }, `halligan is at ${server.url}`);
-  return http;
-}
-
-async function closeServer(server: Server | undefined): Promise<void> {
-  if (!server) return;
-  await new Promise<void>((resolve) => {
-    // A claim may take eight seconds; its answer must not be lost to a shutdown.
-    const patience = setTimeout(() => server.closeAllConnections(), 10_000);
-    server.close(() => {
-      clearTimeout(patience);
-      resolve();
-    });
-    server.closeIdleConnections();
-  });
+  return { server: http, drain };
 }

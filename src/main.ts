@@ -4,6 +4,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { exit } from './cli/exit-codes.ts';
 import { addClientCommands, addHelp, runClient } from './cli/program.ts';
 import { parseDuration } from './domain/duration.ts';
+import type { PruneCommandOptions } from './prune-command.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 
@@ -89,8 +90,19 @@ function addServerCommands(to: Command): void {
     .command('schema')
     .description('the JSON Schema of the config file, for editors')
     .action(async () => finish(await (await serve()).configSchemaCommand()));
-  to.commands
-    .find((one) => one.name() === 'audit')
+  const audit = to.commands.find((one) => one.name() === 'audit');
+  audit
+    ?.command('prune')
+    .description('delete the beginning of the log, once it is archived: verifies the export, and without --yes only says what would go')
+    .requiredOption('--export <file>', 'an export of the whole log, which you keep')
+    .requiredOption('--before <time>', 'only entries that are older: 2026-01-31, or 2026-01-31T12:00:00Z')
+    .option('--checkpoints <path>', 'the published checkpoints, their file or folder; audit.checkpoints.directory unless said')
+    .option('--key <key>', 'the verifier key (name+hash+base64), or a file that holds it; audit.signingKeyFile with .pub unless said')
+    .option('-y, --yes', 'delete')
+    .option(...config)
+    .option('--url <url>', "the owner's postgres:// address, instead of database.migration in the config")
+    .action(async (options: PruneCommandOptions & { config?: string; url?: string }) => finish(await (await serve()).pruneLogCommand(options)));
+  audit
     ?.command('keygen')
     .description('make the key that signs the log: FILE (keep it secret) and FILE.pub (give it to auditors)')
     .requiredOption('--name <origin>', "the log's name: halligan.example.com/audit")

@@ -1,9 +1,10 @@
-/** The commands that run beside the database: serve, worker, migrate, config check, config schema, audit keygen. They speak on stderr; stdout holds data only. */
+/** The commands that run beside the database: serve, worker, migrate, config check, config schema, audit keygen, audit prune. They speak on stderr; stdout holds data only. */
 import { link, open, rm } from 'node:fs/promises';
 import { type Config, ConfigError, configJsonSchema, configPath, loadConfig } from './config/load.ts';
 import { listenSchema } from './config/schema.ts';
 import { readSecret } from './config/secrets.ts';
 import { providerOf, providers } from './providers/registry.ts';
+import type { PruneCommandOptions } from './prune-command.ts';
 import { exitCodeOf, onStopSignal, type StopSignal } from './stop-signal.ts';
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
@@ -24,6 +25,9 @@ async function inWords(work: () => Promise<number>): Promise<number> {
 }
 
 const load = (given: string | undefined): Promise<Config> => loadConfig(configPath(given), providerOf);
+
+/** What runs a container waits 30 s before it kills it. */
+const longestStopMs = 25_000;
 
 export interface ServeOptions {
   readonly config?: string | undefined;
@@ -53,7 +57,12 @@ export async function serveCommand(options: ServeOptions): Promise<number> {
     if (!options.web) log.info({ code: 'working' }, 'the workers are running');
     const signal = await asked;
     log.info({ code: 'stopping', signal }, 'stopping; a second signal leaves at once');
+    const late = setTimeout(() => {
+      log.warn({ code: 'stopped_late' }, 'not all came to its end in 25 s; it is left as after a crash, and the next process goes on with it');
+      process.exit(0);
+    }, longestStopMs);
     await running.stop();
+    clearTimeout(late);
     log.info({ code: 'stopped' }, 'stopped');
     return 0;
   });
@@ -76,6 +85,10 @@ export const migrateCommand = (options: { config?: string | undefined; url?: str
     say(applied.length === 0 ? 'The database is up to date.' : `Applied ${applied.length}; the database is up to date.`);
     return 0;
   });
+
+/** Deletes the archived beginning of the audit log; see `prune-command.ts`. The address is that of `migrate`. */
+export const pruneLogCommand = (options: PruneCommandOptions & { config?: string | undefined; url?: string | undefined }): Promise<number> =>
+  inWords(async () => (await import('./prune-command.ts')).pruneLog(options, await migrationAddress(options), () => load(options.config)));
 
 async function migrationAddress(options: {
   config?: string | undefined;

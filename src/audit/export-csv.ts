@@ -28,7 +28,7 @@ function row({ index, line }: SealedLine): string {
   const cells: Record<(typeof columns)[number], string> = {
     index: String(index),
     at: word(event.at),
-    type: word(event.type),
+    type: event.lost === true ? 'lost' : word(event.type),
     actor: word(actor.id ?? actor.system),
     via: word(actor.via),
     person: word(event.person),

@@ -6,6 +6,8 @@
 import { type Expression, type SqlBool, sql } from 'kysely';
 import type { Db } from '../db/pool.ts';
 import { Refusal } from '../domain/errors.ts';
+import { lostLine, lostPrefix } from './continue.ts';
+import { assertKept, prunedRefusal, readPruned } from './pruned.ts';
 import { checkpointLines, newestCheckpoint, type StoredCheckpoint, storedTree } from './stored-tree.ts';
 import { leafHash, proverFor } from './tree.ts';
 
@@ -39,20 +41,22 @@ export interface SealedLine {
   readonly line: string;
 }
 
-/** Sealed entries in order of index, in pages of at most 5,000. The end is fixed when it starts. */
+/** Sealed entries in order of index, in pages of at most 5,000. The end is fixed when it starts. Throws `pruned` when its beginning is not here any more. */
 export async function* sealedPages(db: Db, range: ExportRange = {}): AsyncGenerator<SealedLine[]> {
+  await assertKept(db, range.from ?? 0);
   const sealed = (await newestCheckpoint(db))?.size ?? 0;
   const end = Math.min(range.to ?? sealed, sealed);
   let next = range.from ?? 0;
   for (;;) {
     let query = db
       .selectFrom('audit_leaf as l')
-      .innerJoin('audit_event as e', 'e.id', 'l.event_id')
-      .select(['l.index', 'e.line'])
+      .leftJoin('audit_event as e', 'e.id', 'l.event_id')
+      .select(['l.index', 'l.hash', 'e.line'])
       .where('l.index', '>=', next)
-      .where('l.index', '<', end);
+      .where('l.index', '<', end)
+      .where(sql<SqlBool>`(e.line IS NOT NULL OR starts_with(l.event_id, ${lostPrefix}))`);
     for (const condition of conditions(range.filter ?? {})) query = query.where(condition);
-    const rows = await query.orderBy('l.index').limit(pageRows).execute();
+    const rows = (await query.orderBy('l.index').limit(pageRows).execute()).map(({ index, hash, line }) => ({ index, line: line ?? lostLine(hash) }));
     if (rows.length > 0) yield rows;
     if (rows.length < pageRows) return;
     next = (rows.at(-1) as SealedLine).index + 1;
@@ -104,18 +108,23 @@ async function sealedHead(db: Db): Promise<StoredCheckpoint> {
   return head;
 }
 
-/** Proof that entry `index` is in the newest checkpoint. Throws `not_found` for an index that is not sealed. */
+/** Proof that entry `index` is in the newest checkpoint. Throws `not_found` for an index that is not sealed, `pruned` for one that was deleted. */
 export async function proofFor(db: Db, index: number): Promise<ProofAnswer> {
   const head = await sealedHead(db);
   const row = await db
     .selectFrom('audit_leaf as l')
-    .innerJoin('audit_event as e', 'e.id', 'l.event_id')
-    .select(['l.index', 'e.line'])
+    .leftJoin('audit_event as e', 'e.id', 'l.event_id')
+    .select(['l.index', 'l.event_id', 'e.line'])
     .where('l.index', '=', index)
     .executeTakeFirst();
-  if (!row || index >= head.size) throw new Refusal('not_found', `The log has no sealed entry ${index}; it has ${head.size}.`);
+  const pruned = await readPruned(db);
+  if (index >= 0 && index < pruned.first) throw prunedRefusal(pruned, `There is no text of entry ${index} to prove`);
+  if (row?.event_id.startsWith(lostPrefix))
+    throw new Refusal('not_found', `The text of entry ${index} was lost with a database that was restored; only its hash is known (log.continued).`);
+  const line = row?.line ?? null;
+  if (line === null || index >= head.size) throw new Refusal('not_found', `The log has no sealed entry ${index}; it has ${head.size}.`);
   const proof = await proverFor(storedTree(db), head.size).inclusion(index);
-  return { ...provenEntry(row, proof), checkpoint: head.note };
+  return { ...provenEntry({ index, line }, proof), checkpoint: head.note };
 }
 
 const provenEntry = (row: SealedLine, proof: readonly Buffer[]): InclusionProof => ({
@@ -135,21 +144,33 @@ export interface EvidenceBundle {
   readonly unsealed: number;
 }
 
-/** The evidence bundle of a grant. Throws `not_found` for an unknown grant, or while nothing is sealed. */
+/** The evidence bundle of a grant. Throws `not_found` for an unknown grant, or while nothing is sealed; `pruned` when some of it was deleted. */
 export async function evidenceFor(db: Db, grantId: string): Promise<EvidenceBundle> {
-  const grant = await db.selectFrom('access_grant').select(['id', 'request_id']).where('id', '=', grantId).executeTakeFirst();
+  // A grant that is long over may be deleted (`retention.requests`); the log still names its request.
+  const grant =
+    (await db.selectFrom('access_grant').select(['id', 'request_id']).where('id', '=', grantId).executeTakeFirst()) ??
+    (await db
+      .selectFrom('audit_event')
+      .select(['grant_id as id', 'request_id'])
+      .where('grant_id', '=', grantId)
+      .where('request_id', 'is not', null)
+      .limit(1)
+      .executeTakeFirst());
   if (!grant) throw new Refusal('not_found');
   const head = await sealedHead(db);
   const rows = await db
     .selectFrom('audit_event as e')
     .leftJoin('audit_leaf as l', 'l.event_id', 'e.id')
-    .select(['l.index', 'e.line'])
+    .select(['l.index', 'e.line', 'e.type'])
     .where((where) => where.or([where('e.request_id', '=', grant.request_id), where('e.grant_id', '=', grant.id)]))
     .orderBy('e.position')
     .execute();
-  const sealed = rows.filter((row): row is SealedLine => row.index !== null && row.index < head.size).sort((a, b) => a.index - b.index);
+  const pruned = await readPruned(db);
+  // Each request begins with this event: without it a part of the story is gone, and a bundle would look whole.
+  if (pruned.first > 0 && !rows.some((row) => row.type === 'request.submitted')) throw prunedRefusal(pruned, `There is no whole evidence of ${grantId} here`);
+  const sealed = rows.filter((row): row is typeof row & SealedLine => row.index !== null && row.index < head.size).sort((a, b) => a.index - b.index);
   const prover = proverFor(storedTree(db), head.size);
   const entries: InclusionProof[] = [];
   for (const row of sealed) entries.push(provenEntry(row, await prover.inclusion(row.index)));
-  return { v: 1, grant: grant.id, checkpoint: head.note, entries, unsealed: rows.length - sealed.length };
+  return { v: 1, grant: grantId, checkpoint: head.note, entries, unsealed: rows.length - sealed.length };
 }

@@ -6,14 +6,17 @@
 import { sql } from 'kysely';
 import type pg from 'pg';
 import { type Db, openDb } from '../db/pool.ts';
+import { assertHeld, type Hold, HoldLost, isHeld } from '../db/stores/duties.ts';
+import { failpoint as atFailpoint, type Failpoint, failpoints } from '../domain/failpoint.ts';
 import { type Checkpoint, checkpointBody, NoteFault, openCheckpoint, type Signer } from './checkpoint.ts';
 import { appendLines, PublicationRace, prepareDirectory, readPublishedNotes, writeLatest } from './publication.ts';
-import { type CheckpointLine, checkpointLines, newestCheckpoint, type StoredCheckpoint, storedTree } from './stored-tree.ts';
+import { type CheckpointLine, checkpointLines, insertLeaves, insertNodes, newestCheckpoint, type StoredCheckpoint, storedTree } from './stored-tree.ts';
 import { append, type CompletedNode, emptyFrontier, type Frontier, leafHash, readFrontier, readRoot, rootOf, TreeDamaged } from './tree.ts';
 
 /** Most events sealed by one checkpoint. */
 export const batchSize = 4096;
-const lockKey = 6962;
+/** The advisory lock of whoever writes the tree. */
+export const sequencerLock = 6962;
 
 export const sealRefusals = {
   directory_unwritable: 'The directory of checkpoints cannot be read or written.',
@@ -43,8 +46,9 @@ export interface SealLog {
 }
 
 /** Steps between two side effects, at which a test may kill or stop the process. */
-export const sealFailpoints = ['seal.signed', 'seal.committed', 'seal.appended', 'seal.published'] as const;
-export type SealFailpoint = (typeof sealFailpoints)[number];
+export type SealFailpoint = Extract<Failpoint, `seal.${string}`>;
+/** All of them. */
+export const sealFailpoints = (Object.keys(failpoints) as Failpoint[]).filter((name): name is SealFailpoint => name.startsWith('seal.'));
 
 export interface SealerOptions {
   readonly pool: pg.Pool;
@@ -67,9 +71,10 @@ export interface SealerStatus {
 export interface Sealer {
   /**
    * Seals what waits, at most 4096 events, and publishes what is signed. Null when nothing waited or another process is
-   * sealing. Call again at once while `sealed` is 4096. Throws `SealRefused`, or what the database threw.
+   * sealing. Call again at once while `sealed` is 4096. With a hold nothing is sealed or published unless it is still held as it was (`HoldLost`).
+   * Throws `SealRefused`, or what the database threw.
    */
-  sealOnce(): Promise<{ sealed: number; size: number } | null>;
+  sealOnce(hold?: Hold): Promise<{ sealed: number; size: number } | null>;
   status(): SealerStatus;
   /** Waits for a run under way. The pool stays the caller's. */
   close(): Promise<void>;
@@ -79,19 +84,30 @@ type Context = SealerOptions & { readonly db: Db };
 type Batch = { sealed: number; size: number; signedAt: Date | null; unpublished: boolean };
 
 /** The sequencer of one process. Several may run: a lock lets one at a time seal. `close` ends what it holds. */
-export function createSealer(options: SealerOptions): Sealer {
+export function createSealer(given: SealerOptions): Sealer {
+  const options = { failpoint: atFailpoint, ...given };
   const context: Context = { ...options, db: openDb(options.pool) };
   const now = { size: 0, publishedSize: 0, signedAt: null as Date | null, refused: null as SealerStatus['refused'] };
   let running: Promise<{ sealed: number; size: number } | null> | null = null;
 
-  const run = async (): Promise<{ sealed: number; size: number } | null> => {
+  const run = async (hold: Hold | undefined): Promise<{ sealed: number; size: number } | null> => {
     try {
-      const batch = await context.db.transaction().execute((db) => locked(db, () => sealBatch({ ...context, db })));
+      const batch = await context.db.transaction().execute((db) =>
+        locked(db, async () => {
+          if (hold) await assertHeld(db, hold);
+          return sealBatch({ ...context, db });
+        }),
+      );
       if (!batch) return null;
       Object.assign(now, { size: batch.size, signedAt: batch.signedAt });
       await options.failpoint?.('seal.committed');
       const publishedSize = batch.unpublished
-        ? await context.db.transaction().execute((db) => locked(db, () => publishMissing({ ...context, db })))
+        ? await context.db.transaction().execute((db) =>
+            locked(db, async () => {
+              if (hold && !(await isHeld(db, hold))) throw new HoldLost(hold);
+              return publishMissing({ ...context, db });
+            }),
+          )
         : batch.size;
       if (publishedSize !== null) now.publishedSize = publishedSize;
       now.refused = null;
@@ -105,8 +121,8 @@ export function createSealer(options: SealerOptions): Sealer {
     }
   };
   return {
-    sealOnce: () => {
-      running ??= run().finally(() => {
+    sealOnce: (hold) => {
+      running ??= run(hold).finally(() => {
         running = null;
       });
       return running;
@@ -125,9 +141,13 @@ function asRefusal(error: unknown): SealRefused | null {
   return null;
 }
 
+/** After so long between two statements the server ends a sequencer's transaction: one that was stopped in it keeps nobody waiting. */
+const idleMs = 2_500;
+
 /** Runs `work` while this transaction holds the sequencer's lock; null when another one has it. */
 async function locked<T>(db: Db, work: () => Promise<T>): Promise<T | null> {
-  const { rows } = await sql<{ got: boolean }>`SELECT pg_try_advisory_xact_lock(${lockKey}::bigint) AS got`.execute(db);
+  await sql.raw(`SET LOCAL idle_in_transaction_session_timeout = ${idleMs}`).execute(db);
+  const { rows } = await sql<{ got: boolean }>`SELECT pg_try_advisory_xact_lock(${sequencerLock}::bigint) AS got`.execute(db);
   return rows[0]?.got ? await work() : null;
 }
 
@@ -146,7 +166,12 @@ async function sealBatch(context: Context): Promise<Batch> {
 
   const frontier = await provenFrontier(context, head, published.newest);
   const { leaves, nodes } = appendAll(frontier, lines);
-  await insertLeaves(db, size, lines, leaves);
+  await insertLeaves(
+    db,
+    size,
+    lines.map(({ event_id }) => event_id),
+    leaves,
+  );
   await insertNodes(db, nodes);
   const root = rootOf(frontier);
   const note = signer.sign(checkpointBody({ origin: signer.name, size: frontier.size, root }));
@@ -195,31 +220,22 @@ function appendAll(frontier: Frontier, lines: readonly Waiting[]): { leaves: Buf
   return { leaves, nodes: leaves.flatMap((leaf) => append(frontier, leaf)) };
 }
 
-async function insertLeaves(db: Db, from: number, lines: readonly Waiting[], leaves: readonly Buffer[]): Promise<void> {
-  const indexes = lines.map((_, i) => from + i);
-  const ids = lines.map(({ event_id }) => event_id);
-  await sql`INSERT INTO audit_leaf (index, event_id, hash) SELECT * FROM unnest(${indexes}::bigint[], ${ids}::text[], ${leaves}::bytea[])`.execute(db);
-}
-
-async function insertNodes(db: Db, nodes: readonly CompletedNode[]): Promise<void> {
-  if (nodes.length > 0)
-    await db
-      .insertInto('audit_node')
-      .values(nodes.map((node) => ({ ...node })))
-      .execute();
-}
-
 // ---- publishing
 
 interface Published {
   /** What the last whole line of `checkpoints.jsonl` holds, and what `latest` holds. */
   readonly appended: Checkpoint | null;
   readonly latest: Checkpoint | null;
+  /** Where the next line belongs in `checkpoints.jsonl`, in bytes. */
+  readonly end: number;
   /** The larger of the two. */
   readonly newest: Checkpoint | null;
 }
 
-async function readPublished({ directory, signer }: Context): Promise<Published> {
+/** The newest checkpoint that was published, checked to be ours; null while there is none. Throws `SealRefused`. */
+export const publishedHead = async (where: Pick<SealerOptions, 'directory' | 'signer'>): Promise<Checkpoint | null> => (await readPublished(where)).newest;
+
+async function readPublished({ directory, signer }: Pick<SealerOptions, 'directory' | 'signer'>): Promise<Published> {
   const notes = await inDirectory(directory, async () => {
     await prepareDirectory(directory);
     return await readPublishedNotes(directory);
@@ -235,7 +251,7 @@ async function readPublished({ directory, signer }: Context): Promise<Published>
   };
   const appended = opened(notes.appended);
   const latest = opened(notes.latest);
-  return { appended, latest, newest: (latest?.size ?? 0) > (appended?.size ?? 0) ? latest : appended };
+  return { appended, end: notes.end, latest, newest: (latest?.size ?? 0) > (appended?.size ?? 0) ? latest : appended };
 }
 
 async function inDirectory<T>(directory: string, work: () => Promise<T>): Promise<T> {
@@ -256,7 +272,7 @@ async function inDirectory<T>(directory: string, work: () => Promise<T>): Promis
  */
 async function publishMissing(context: Context): Promise<number> {
   const { db, directory, log, failpoint } = context;
-  const { appended, newest } = await readPublished(context);
+  const { appended, end, newest } = await readPublished(context);
   const head = await newestCheckpoint(db);
   refuseIfAhead(newest, head?.size ?? 0);
   if (!head) return 0;
@@ -264,7 +280,7 @@ async function publishMissing(context: Context): Promise<number> {
     log.warn({ size: head.size, directory }, 'Nothing is published in this directory: every checkpoint is written again from the beginning.');
   }
   await inDirectory(directory, async () => {
-    await appendLines(directory, checkedLines(context, appended));
+    await appendLines(directory, end, checkedLines(context, appended));
     await failpoint?.('seal.appended');
     await writeLatest(directory, head.note);
   });

@@ -1,6 +1,7 @@
 /** The tree as it lies in the database: the reader for `tree.ts`, and the checkpoint lines that are published and exported. */
+import { sql } from 'kysely';
 import type { Db } from '../db/pool.ts';
-import type { TreeReader } from './tree.ts';
+import type { CompletedNode, TreeReader } from './tree.ts';
 
 /** Reads stored hashes through `db`, which may be a transaction. */
 export const storedTree = (db: Db): TreeReader => ({
@@ -32,6 +33,21 @@ export interface StoredCheckpoint {
 export async function newestCheckpoint(db: Db): Promise<StoredCheckpoint | null> {
   const row = await db.selectFrom('audit_checkpoint').selectAll().orderBy('size', 'desc').limit(1).executeTakeFirst();
   return row ? { size: row.size, root: row.root, note: row.note, signedAt: row.signed_at } : null;
+}
+
+/** Puts the hashes of entries from index `from` on, each with the id of its event. */
+export async function insertLeaves(db: Db, from: number, ids: readonly string[], hashes: readonly Buffer[]): Promise<void> {
+  const indexes = ids.map((_, place) => from + place);
+  await sql`INSERT INTO audit_leaf (index, event_id, hash) SELECT * FROM unnest(${indexes}::bigint[], ${ids}::text[], ${hashes}::bytea[])`.execute(db);
+}
+
+/** Puts the hashes of whole subtrees. */
+export async function insertNodes(db: Db, nodes: readonly CompletedNode[]): Promise<void> {
+  if (nodes.length > 0)
+    await db
+      .insertInto('audit_node')
+      .values(nodes.map((node) => ({ ...node })))
+      .execute();
 }
 
 export interface CheckpointLine extends StoredCheckpoint {

@@ -18,16 +18,39 @@ export interface Entries {
   close(): Promise<void>;
 }
 
+/** `{"hash":"<64 hex digits>","lost":true}`: what stands where the text of an entry was lost with a database that was restored. */
+const lostForm = /^\{"hash":"([0-9a-f]{64})","lost":true\}$/;
+const lostLength = 87;
+
+/** The hash that such a line names, or null for any other line. */
+const lostHash = (bytes: Buffer, start: number, end: number): string | null =>
+  // Nearly no line has its length, or an `h` in its place.
+  end - start === lostLength && bytes[start + 2] === 0x68 ? (lostForm.exec(bytes.toString('latin1', start, end))?.[1] ?? null) : null;
+
+/** Told of entries whose text is lost, by their place, and of whole entries after the first of those. */
+export interface Losses {
+  lost(place: number): void;
+  /** Undefined while nothing is lost: then nobody asks for the lines. */
+  after?: ((line: Buffer) => void) | undefined;
+}
+
 /** Hashes whole lines at hand; answers with the place reached. The byte before a line serves as its 0x00 for a moment, so that nothing is copied. */
-export function hashLines(lines: Lines, row: Row, at: number, to: number): number {
+export function hashLines(lines: Lines, row: Row, at: number, to: number, losses: Losses): number {
   const { bytes, end } = lines;
   let place = at;
   let start = lines.at;
   while (place < to && start < end) {
     const newline = bytes.indexOf(10, start);
-    bytes[start - 1] = 0;
-    row.bytes.write(hash('sha256', bytes.subarray(start - 1, newline), 'binary'), 1 + place * width, width, 'latin1');
-    bytes[start - 1] = 10;
+    const lost = lostHash(bytes, start, newline);
+    if (lost === null) {
+      bytes[start - 1] = 0;
+      row.bytes.write(hash('sha256', bytes.subarray(start - 1, newline), 'binary'), 1 + place * width, width, 'latin1');
+      bytes[start - 1] = 10;
+      losses.after?.(bytes.subarray(start, newline));
+    } else {
+      row.bytes.write(lost, 1 + place * width, width, 'hex');
+      losses.lost(place);
+    }
     start = newline + 1;
     place += 1;
   }
@@ -36,7 +59,7 @@ export function hashLines(lines: Lines, row: Row, at: number, to: number): numbe
 }
 
 /** Entries read in this thread. `lines` stays usable for what follows the last entry. */
-export async function entriesHere(path: string): Promise<Entries & { readonly lines: Lines }> {
+export async function entriesHere(path: string, losses: Losses): Promise<Entries & { readonly lines: Lines }> {
   const lines = await openLines(path);
   let last = { start: 1, place: 0 };
   const lineFrom = (at: number): Buffer => lines.bytes.subarray(at, lines.bytes.indexOf(10, at));
@@ -45,14 +68,15 @@ export async function entriesHere(path: string): Promise<Entries & { readonly li
     hashInto: async (row, at, to) => {
       if (!(await lines.fill())) return at;
       last = { start: lines.at, place: at };
-      return hashLines(lines, row, at, to);
+      return hashLines(lines, row, at, to, losses);
     },
     lineAt: (place) => {
       let start = last.start;
       for (let i = last.place; i < place; i += 1) start = lines.bytes.indexOf(10, start) + 1;
       return lineFrom(start);
     },
-    hashAhead: async () => ((await lines.fill()) ? hashOfLine(lineFrom(lines.at)) : null),
+    hashAhead: async () =>
+      (await lines.fill()) ? (lostHash(lines.bytes, lines.at, lines.bytes.indexOf(10, lines.at)) ?? hashOfLine(lineFrom(lines.at))) : null,
     close: lines.close,
   };
 }

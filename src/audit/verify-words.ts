@@ -1,5 +1,6 @@
 /** What the verifier answers, and how it says what is wrong with an entry. */
 import { isUtf8 } from 'node:buffer';
+import type { LostRange } from './verify-losses.ts';
 import { hashOfLine } from './verify-tree.ts';
 
 export type VerifyProblem =
@@ -18,6 +19,8 @@ export type VerifyProblem =
   | 'entry'
   /** The entries are the sealed ones, but the published hashes of them were changed. */
   | 'leaf-list'
+  /** The text of an entry is missing, and no later entry says that it was lost. */
+  | 'lost'
   /** The export ends before the newest checkpoint, or goes on after it. */
   | 'truncated'
   | 'unsealed';
@@ -58,6 +61,8 @@ export interface VerifySuccess {
   readonly headSealedWithinMs: number | null;
   /** Entries after the newest checkpoint, of which nothing is proven. Only with `allowUnsealed`. */
   readonly unsealed: number;
+  /** Entries that are known by their hash alone: their text was lost with a database that was restored, as the log itself says. First and last index of each stretch. */
+  readonly lost: readonly LostRange[];
 }
 
 export type VerifyResult = VerifySuccess | VerifyFailure;

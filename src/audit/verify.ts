@@ -11,11 +11,13 @@ import { stat } from 'node:fs/promises';
 import { type Checkpoints, openCheckpoints, type PublishedCheckpoint } from './verify-checkpoints.ts';
 import { type Entries, endsOf, entriesByThread, entriesHere, rowLength } from './verify-entries.ts';
 import { type Lines, nextLine } from './verify-lines.ts';
+import { type LossAccount, newLossAccount } from './verify-losses.ts';
 import { BadForm, type Head, openNote, readKey, type VerifierKey } from './verify-note.ts';
 import { copyOf, extend, hashAt, newRow, newTree, type Row, rootOf, type Tree } from './verify-tree.ts';
 import { type Difference, type EntryName, formFault, nameOf, type VerifyFailure, type VerifyResult, whatHappened } from './verify-words.ts';
 
 export { verifyEvidence } from './verify-evidence.ts';
+export type { LostRange } from './verify-losses.ts';
 export type { EntryName, VerifyFailure, VerifyProblem, VerifyResult, VerifySuccess } from './verify-words.ts';
 
 export interface VerifyOptions {
@@ -46,6 +48,7 @@ interface Run {
   last: EntryName;
   checkpoints: number;
   headAt: string | null;
+  readonly losses: LossAccount;
 }
 
 const failed = (run: Run, problem: VerifyFailure['problem'], message: string, more: Partial<VerifyFailure> = {}): VerifyFailure => ({
@@ -69,9 +72,10 @@ export async function verifyExport(options: VerifyOptions): Promise<VerifyResult
   }
 }
 
-const newRun = (entries: Entries, key: VerifierKey, options: VerifyOptions): Run => ({
+const newRun = (entries: Entries, key: VerifierKey, options: VerifyOptions, losses: LossAccount): Run => ({
   entries,
   key,
+  losses,
   tree: newTree(),
   row: newRow(rowLength),
   spare: newRow(rowLength),
@@ -85,9 +89,10 @@ const newRun = (entries: Entries, key: VerifierKey, options: VerifyOptions): Run
 async function inOneThread(options: VerifyOptions, key: VerifierKey): Promise<VerifyResult> {
   const checkpoints = await openCheckpoints(options.checkpoints);
   try {
-    const entries = await entriesHere(options.log);
+    const losses = newLossAccount();
+    const entries = await entriesHere(options.log, losses);
     try {
-      const run = newRun(entries, key, options);
+      const run = newRun(entries, key, options, losses);
       try {
         return (await allCheckpoints(run, checkpoints)) ?? (await theEnd(run, entries.lines, options.allowUnsealed ?? false));
       } catch (error) {
@@ -111,7 +116,7 @@ async function inTwoThreads(options: VerifyOptions, key: VerifierKey): Promise<V
   const checkpoints = await openCheckpoints(options.checkpoints);
   const entries = entriesByThread(options.log);
   try {
-    const run = newRun(entries, key, options);
+    const run = newRun(entries, key, options, newLossAccount());
     const failure = await allCheckpoints(run, checkpoints);
     if (failure || (await entries.hashInto(run.row, 0, 1)) > 0) return null;
     const [first, last] = await endsOf(options.log);
@@ -245,6 +250,7 @@ async function readEntries(run: Run, count: number, leaves: Buffer | null): Prom
   while (read < count) {
     const want = Math.min(count - read, rowLength);
     let place = 0;
+    run.losses.base = from + read;
     while (place < want) {
       const reached = await entries.hashInto(row, place, want);
       if (reached === place) break;
@@ -286,10 +292,24 @@ async function theEnd(run: Run, lines: Lines, allowUnsealed: boolean): Promise<V
     }
     unsealed += 1;
   }
+  const unaccounted = run.losses.unaccounted();
+  if (unaccounted !== null) {
+    const message = `The text of entry ${unaccounted} is missing, and the log does not say that it was lost: an entry log.continued over it would. It was taken away.`;
+    return failed(run, 'lost', message, { index: unaccounted, intactBefore: run.losses.ranges()[0]?.[0] ?? 0 });
+  }
   return good(run, unsealed);
 }
 
-function good({ tree, first, last, checkpoints, headAt }: Run, unsealed: number): VerifyResult {
+function good({ tree, first, last, checkpoints, headAt, losses }: Run, unsealed: number): VerifyResult {
   const sealedWithin = headAt !== null && last.at !== null ? Date.parse(headAt) - Date.parse(last.at) : Number.NaN;
-  return { ok: true, entries: tree.size, first, last, checkpoints, headSealedWithinMs: Number.isNaN(sealedWithin) ? null : sealedWithin, unsealed };
+  return {
+    ok: true,
+    entries: tree.size,
+    first,
+    last,
+    checkpoints,
+    headSealedWithinMs: Number.isNaN(sealedWithin) ? null : sealedWithin,
+    unsealed,
+    lost: losses.ranges(),
+  };
 }

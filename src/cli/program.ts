@@ -23,6 +23,7 @@ export function addClientCommands(program: Command, run: Runner): void {
   addDeciding(program, run);
   program.commandsGroup('The audit log:');
   addAudit(program, run);
+  addQuarantine(program, run);
 }
 
 function addLogin(program: Command, run: Runner): void {
@@ -162,6 +163,20 @@ function addDeciding(program: Command, run: Runner): void {
     .requiredOption('--verdict <verdict>', 'justified, drill, follow-up or misuse')
     .option('--notes <text>', 'what was done, and whether it was right')
     .action((id, options) => run(async (terminal) => (await import('./verbs/reviews.ts')).closeReview(terminal, id, options)));
+}
+
+function addQuarantine(program: Command, run: Runner): void {
+  const quarantine = program
+    .command('quarantine')
+    .description('after a restore from a backup: why nothing is opened, and where targets and rows differ; for auditors and admins')
+    .option(...outputOption)
+    .action((options) => run(async (terminal) => (await import('./verbs/quarantine.ts')).quarantine(terminal, options)));
+  quarantine
+    .command('lift')
+    .description('say that Halligan goes on from here; for admins')
+    .option('--reason <text>', 'why; kept for ever')
+    .option('-y, --yes', 'do not ask for confirmation')
+    .action((options) => run(async (terminal) => (await import('./verbs/quarantine.ts')).liftQuarantine(terminal, options)));
 }
 
 /** `main.ts` adds `audit keygen`, which runs beside the server. */

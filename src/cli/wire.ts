@@ -177,7 +177,9 @@ export interface WireSystem {
   readonly log: { readonly waiting: number; readonly oldestSeconds: number | null; readonly sealedAt: string | null };
   readonly notices: { readonly waiting: number };
   readonly deliveries: readonly { readonly channel: string; readonly waiting: number; readonly failing: number; readonly why: string | null }[];
+  readonly duties: readonly { readonly name: string; readonly process: string | null }[];
   readonly processes: readonly {
+    readonly id: string;
     readonly host: string;
     readonly pid: number;
     readonly version: string;
@@ -187,5 +189,22 @@ export interface WireSystem {
     readonly queueWaiting: number | null;
     readonly troubles: readonly string[];
   }[];
+  readonly quarantinedAt: string | null;
   readonly readAt: string;
+}
+
+export interface WireQuarantine {
+  readonly why: string;
+  readonly beganAt: string;
+  readonly comparedAt: string | null;
+  readonly differences: {
+    readonly found: readonly {
+      readonly kind: 'unexplained' | 'missing' | 'unfinished';
+      readonly target: string;
+      readonly name: string;
+      readonly endsAt: string | null;
+    }[];
+    readonly more: number;
+    readonly unread: readonly { readonly target: string; readonly why: string }[];
+  } | null;
 }

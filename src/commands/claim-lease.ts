@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { move } from '../db/stores/move.ts';
 import { lockGrant, openLeases } from '../db/stores/open-leases.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import { newId } from '../domain/ids.ts';
 import { leaseMachine, transition } from '../domain/lifecycle.ts';
 import { type Issued, ProviderError } from '../domain/provider.ts';
@@ -27,6 +28,7 @@ import {
 import { commit, type Tx } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
 import { aboutLease, endLease } from './end-lease.ts';
+import { assertNotQuarantined } from './quarantine.ts';
 import { startIfDue } from './start-grant.ts';
 
 export { type Claimed, issueDeadlineMs } from './claim-rules.ts';
@@ -35,7 +37,7 @@ export { type Claimed, issueDeadlineMs } from './claim-rules.ts';
 const longestWaitMs = 5_000;
 const lookAgainMs = 150;
 
-/** Throws `not_found` (also to anyone but the holder), `grant_not_active`, `not_eligible`, `policy_changed`, and the target's own `target_…` refusals. */
+/** Throws `not_found` (also to anyone but the holder), `grant_not_active`, `not_eligible`, `policy_changed`, `quarantined`, and the target's own `target_…` refusals. */
 export async function claimLease(ctx: Ctx, actor: PersonActor, grantId: string, entitlementName: string): Promise<Claimed> {
   const observe = (outcome: string): void => ctx.observe?.({ what: 'claim', target: ctx.policy.entitlements.get(entitlementName)?.target, outcome });
   try {
@@ -77,6 +79,7 @@ type Refused = Parameters<typeof commit>[3];
 async function makeLease(ctx: Ctx, actor: PersonActor, intent: Intent, began: number, refused: Refused): Promise<Claimed> {
   const signal = issueSignal(began);
   try {
+    await failpoint('claim.intended');
     await assertOpensTheSame(intent, signal);
     assertStillTime(intent, began);
   } catch (error) {
@@ -91,7 +94,9 @@ async function makeLease(ctx: Ctx, actor: PersonActor, intent: Intent, began: nu
     throw error;
   }
   try {
+    await failpoint('claim.made');
     await commit(ctx, actor, (tx) => reveal(tx, intent, issued), refused);
+    await failpoint('claim.revealed');
   } catch (error) {
     await undo(ctx, actor, intent, error, false);
     throw error;
@@ -106,6 +111,7 @@ async function makeLease(ctx: Ctx, actor: PersonActor, intent: Intent, began: nu
 async function intend(ctx: Ctx, tx: Tx, actor: PersonActor, grantId: string, entitlementName: string, mayWait: boolean): Promise<Intent | 'under way'> {
   const locked = await lockGrant(tx.sql, grantId);
   if (!locked || locked.person_id !== actor.id) throw new Refusal('not_found');
+  assertNotQuarantined(tx);
   const grant = await startIfDue(tx, locked);
   mustBeActive(grant, tx.now, 'Ask again: halligan request.');
   const request = await tx.sql
@@ -173,6 +179,7 @@ async function reveal(tx: Tx, intent: Intent, issued: Issued): Promise<void> {
 async function undo(ctx: Ctx, actor: PersonActor, intent: Intent, cause: unknown, nothingMade: boolean): Promise<void> {
   const code = isRefusal(cause) ? cause.code : 'internal';
   try {
+    await failpoint('claim.undoing');
     await commit(ctx, actor, async (tx) => {
       const grant = await lockGrant(tx.sql, intent.grant.id);
       const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', intent.leaseId).forUpdate().executeTakeFirstOrThrow();

@@ -9,6 +9,7 @@ import { prepared } from '../db/pool.ts';
 import type { NoticeTable, Schema } from '../db/schema.ts';
 import { type AuditActor, type AuditEvent, auditLine } from '../domain/audit-event.ts';
 import { isRefusal, Refusal } from '../domain/errors.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import { newId } from '../domain/ids.ts';
 import { isTold } from '../domain/notice.ts';
 import type { Ctx, PersonActor } from './context.ts';
@@ -28,6 +29,8 @@ export interface Tx {
   readonly sql: Transaction<Schema>;
   /** The one clock: Postgres' own time at the start of this transaction. */
   readonly now: Date;
+  /** Halligan is in quarantine: nothing may be opened (quarantine.ts). */
+  readonly quarantined: boolean;
   witness(event: Omit<AuditEvent, 'actor'>): void;
   send(message: OutboxMessage): void;
 }
@@ -62,20 +65,26 @@ export async function commit<T>(
   }
 }
 
+const begin = sql.raw("SELECT date_trunc('milliseconds', now()) AS now, EXISTS (SELECT FROM quarantine WHERE lifted_at IS NULL) AS quarantined");
+
 async function once<T>(ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'tells' | 'observe'>, actor: Actor, body: (tx: Tx) => Promise<T>): Promise<T> {
   const events: AuditEvent[] = [];
   const messages: OutboxMessage[] = [];
   const result = await ctx.db.transaction().execute(async (trx) => {
-    const { now } = await sql<{ now: Date }>`SELECT date_trunc('milliseconds', now()) AS now`.execute(trx).then((r) => r.rows[0] as { now: Date });
+    const { rows } = await sql<Pick<Tx, 'now' | 'quarantined'>>`${begin}`.execute(trx);
+    const { now, quarantined } = rows[0] as Pick<Tx, 'now' | 'quarantined'>;
     const value = await body({
       sql: trx,
       now,
+      quarantined,
       witness: (event) => void events.push({ ...event, actor: auditActor(actor) }),
       send: (message) => void messages.push(message),
     });
     await writeDown(trx, now, events, messages, ctx.tells ? events.flatMap(noticeOf) : []);
+    await failpoint('commit.before');
     return value;
   });
+  await failpoint('commit.done');
   ctx.observe?.({ what: 'events', events });
   const requests = [...new Set(events.flatMap((event) => event.request ?? []))];
   if (messages.length > 0 || requests.length > 0) ctx.nudge({ outbox: messages.length > 0, requests });

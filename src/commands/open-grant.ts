@@ -4,6 +4,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import { newId } from '../domain/ids.ts';
 import { longest } from '../domain/policy.ts';
 import type { Tx } from './commit.ts';
+import { assertNotQuarantined } from './quarantine.ts';
 
 export interface ToOpen {
   readonly id: string;
@@ -20,8 +21,9 @@ export interface Opened {
   readonly endsAt: Date;
 }
 
-/** The clock starts now, or at the asked start when that is still to come. Puts the end into the outbox, and owes a review for break-glass. */
+/** Throws `quarantined`. The clock starts now, or at the asked start when that is still to come. Puts the end into the outbox, and owes a review for break-glass. */
 export async function openGrant(tx: Tx, request: ToOpen, policy: readonly Entitlement[]): Promise<Opened> {
+  assertNotQuarantined(tx);
   const startsAt = request.start_at && request.start_at > tx.now ? request.start_at : tx.now;
   const seconds = Math.min(request.duration_seconds, longest(policy, request.break_glass).most);
   const endsAt = new Date(startsAt.getTime() + seconds * 1_000);

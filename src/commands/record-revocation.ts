@@ -78,9 +78,9 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
 const dueOf = (lease: { expires_at: Date; revoking_at: Date | null }, grant: { ends_at: Date }): Date =>
   new Date(Math.min(lease.expires_at.getTime(), grant.ends_at.getTime(), lease.revoking_at?.getTime() ?? Number.POSITIVE_INFINITY));
 
-/** The usual pause, or when the target itself said; never more than five minutes from now. */
+/** The usual pause, up to a quarter longer so that what failed together is not tried together; or when the target itself said. Never more than five minutes from now. */
 const nextTry = (now: Date, tries: number, asked: Date | undefined): Date => {
-  const usual = nextTryInSeconds(tries) * 1_000;
+  const usual = nextTryInSeconds(tries) * (1_000 + Math.random() * 250);
   const wished = asked ? asked.getTime() - now.getTime() : usual;
   return new Date(now.getTime() + Math.min(300_000, Math.max(1_000, wished)));
 };
@@ -115,6 +115,11 @@ export async function endVanished(ctx: Small, leaseId: string): Promise<void> {
     tx.witness({ ...aboutLease(lease, grant), type: 'lease.vanished', data: { handle: lease.handle } });
     await endLease(tx, lease, grant, 'vanished');
   });
+}
+
+/** An object with our marker that no open lease explains is about to be ended at its target. */
+export async function recordUnexplained(ctx: Small, target: string, externalName: string, leaseId: string): Promise<void> {
+  await commit(ctx, { system: 'reconcile-leases' }, async (tx) => tx.witness({ type: 'lease.unexplained', lease: leaseId, data: { target, externalName } }));
 }
 
 /** An object with our marker that no open lease explained was ended at its target. */

@@ -4,6 +4,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import { impossibleRule } from '../domain/policy.ts';
 import type { Provider } from '../domain/provider.ts';
 import { type Fault, nearest, report } from './faults.ts';
+import { type LaneConfig, laneSchema } from './lane.ts';
 import { configSchema, entitlementSchema } from './schema.ts';
 
 export interface TargetConfig {
@@ -11,6 +12,7 @@ export interface TargetConfig {
   readonly provider: Provider;
   /** The block as the provider's schema parsed it. */
   readonly config: unknown;
+  readonly lane: LaneConfig;
 }
 
 /** Brings the provider of a kind, or undefined when there is none. */
@@ -28,7 +30,7 @@ export async function checkTargets(
   const targets = new Map<string, TargetConfig>();
   const providers = new Map<string, Provider>();
   for (const [name, block] of blocksOf(raw['targets'])) {
-    const { kind, ...rest } = Object.fromEntries(blocksOf(block));
+    const { kind, lane: rawLane, ...rest } = Object.fromEntries(blocksOf(block));
     if (typeof kind !== 'string' || kind === '') continue;
     const provider = await providerOf(kind);
     if (!provider) {
@@ -37,8 +39,10 @@ export async function checkTargets(
     }
     providers.set(name, provider);
     const parsed = provider.targetSchema.safeParse(rest);
-    if (parsed.success) targets.set(name, { name, provider, config: parsed.data });
-    else for (const issue of parsed.error.issues) report(issue, ['targets', name], provider.targetSchema, fault);
+    const lane = laneSchema.safeParse(rawLane);
+    if (!lane.success) for (const issue of lane.error.issues) report(issue, ['targets', name, 'lane'], laneSchema, fault);
+    else if (parsed.success) targets.set(name, { name, provider, config: parsed.data, lane: lane.data });
+    if (!parsed.success) for (const issue of parsed.error.issues) report(issue, ['targets', name], provider.targetSchema, fault);
   }
   return { targets, providers };
 }
@@ -96,13 +100,15 @@ function checkPolicy(entitlement: Entitlement, at: readonly string[], fault: Fau
 }
 
 const loopback = (url: URL): boolean => ['127.0.0.1', 'localhost', '[::1]'].includes(url.hostname);
+/** Names below localhost lead a browser to its own machine (RFC 6761 §6.3). */
+const belowLocalhost = (url: URL): boolean => url.hostname.endsWith('.localhost');
 
 /** Checks addresses and references to secrets, in each block whose form is right. */
 export function checkServer(raw: Record<string, unknown>, fault: Fault): void {
   const { server, database, login } = configSchema.shape;
-  const webAddress = (path: readonly string[], text: string): void => {
+  const webAddress = (path: readonly string[], text: string, mayBePlain = loopback): void => {
     const url = new URL(text);
-    if (url.protocol === 'http:' && !loopback(url)) fault(path, 'must be https, except on loopback');
+    if (url.protocol === 'http:' && !mayBePlain(url)) fault(path, 'must be https, except on loopback');
     if (url.username || url.password) fault(path, 'must not hold a user or a password');
   };
   const oneSecret = (path: readonly string[], block: object, name: string): void => {
@@ -126,7 +132,7 @@ export function checkServer(raw: Record<string, unknown>, fault: Fault): void {
   }
   const id = login.safeParse(raw['login']);
   if (id.success) {
-    webAddress(['login', 'issuer'], id.data.issuer);
+    webAddress(['login', 'issuer'], id.data.issuer, (url) => loopback(url) || belowLocalhost(url));
     oneSecret(['login'], id.data, 'clientSecret');
   }
 }

@@ -10,6 +10,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import type { Provider } from '../domain/provider.ts';
 import { checkEntitlements, checkServer, checkTargets, type ProviderLoader, type TargetConfig } from './check.ts';
 import { ConfigError, type ConfigFault, report } from './faults.ts';
+import { laneSchema } from './lane.ts';
 import { type RedisConfig, readRedis } from './redis.ts';
 import { configSchema, type RawConfig } from './schema.ts';
 import { type SecretRef, secretRef } from './secrets.ts';
@@ -136,7 +137,11 @@ export function configJsonSchema(providers: readonly Provider[]): object {
   const schema = jsonOf(configSchema);
   const targets = providers.map((provider) => {
     const target = jsonOf(provider.targetSchema);
-    return { ...target, properties: { kind: { const: provider.kind }, ...target.properties }, required: ['kind', ...(target.required ?? [])] };
+    return {
+      ...target,
+      properties: { kind: { const: provider.kind }, ...target.properties, lane: jsonOf(laneSchema) },
+      required: ['kind', ...(target.required ?? [])],
+    };
   });
   if (schema.properties?.['targets']) schema.properties['targets'].additionalProperties = { anyOf: targets };
   const grant = schema.properties?.['entitlements']?.additionalProperties?.properties?.['grant'];

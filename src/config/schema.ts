@@ -63,6 +63,11 @@ export const configSchema = z.strictObject({
   server: z.strictObject({
     url: url(['https:', 'http:']).describe('The address people use. http only on loopback.'),
     listen: listenSchema.default('127.0.0.1:8300'),
+    instance: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,100}$/, 'must be one word of at most 100 visible ASCII characters')
+      .optional()
+      .describe('The name of this process, where the host name does not tell it from others.'),
     trustProxy: z.int().min(0).max(8).default(0).describe('How many proxies stand in front.'),
   }),
   database: z.strictObject({
@@ -97,6 +102,14 @@ export const configSchema = z.strictObject({
   ...redisSchema,
   ...tellSchema,
   limits: z.strictObject({ pendingPerPerson: z.int().min(1).max(1_000).default(20) }).prefault({}),
+  retention: z
+    .strictObject({
+      requests: duration
+        .refine((seconds) => seconds >= 30 * 86_400, 'what people asked for is kept for 30d at least')
+        .optional()
+        .describe('How long a request is kept after all of it is over; for ever unless set. The audit log is not touched by it.'),
+    })
+    .prefault({}),
   metrics: z
     .strictObject({ listen: listenSchema.default('127.0.0.1:9464').describe('Where Prometheus scrapes /metrics. It asks for no login: keep others away.') })
     .optional()

@@ -283,9 +283,66 @@ export interface ProcessTable {
   queue: 'memory' | 'redis' | null;
   queue_waiting: number | null;
   troubles: Generated<string[]>;
+  policy: string | null;
+}
+
+export interface StoreTable {
+  one: Generated<boolean>;
+  identity: string;
+  seen_at: DefaultNow;
+}
+
+export interface QuarantineTable {
+  id: string;
+  causes: ('log-ahead' | 'store-moved')[];
+  database_size: number;
+  published_size: number;
+  began_at: DefaultNow;
+  differences: ColumnType<Differences | null, string | null | undefined, string | null>;
+  compared_at: MaybeAt;
+  lifted_at: MaybeAt;
+  lifted_by: string | null;
+  reason: string | null;
+}
+
+/** Where targets and rows differ. `more`: how many were found beyond those that are listed. */
+export interface Differences {
+  readonly found: readonly Difference[];
+  readonly more: number;
+  /** Targets that could not be read, and why. */
+  readonly unread: readonly { readonly target: string; readonly why: string }[];
+}
+
+/** `unexplained`: the target holds it and no open lease says so. `missing`: a lease is live and the target does not hold it. `unfinished`: a claim that never ended. */
+export interface Difference {
+  readonly kind: 'unexplained' | 'missing' | 'unfinished';
+  readonly target: string;
+  readonly name: string;
+  readonly lease: string;
+  /** When it ends by itself, RFC 3339; null where that is not known. */
+  readonly endsAt: string | null;
+}
+
+export interface DutyTable {
+  name: string;
+  epoch: number;
+  holder: string | null;
+  held_until: MaybeAt;
+  taken_at: MaybeAt;
+  done_at: MaybeAt;
+}
+
+export interface AuditPrunedTable {
+  end_index: number;
+  first_index: number;
+  export_sha256: string;
+  before: At;
+  pruned_at: DefaultNow;
 }
 
 export interface Schema {
+  store: StoreTable;
+  quarantine: QuarantineTable;
   alias: AliasTable;
   link_code: LinkCodeTable;
   draft: DraftTable;
@@ -310,4 +367,6 @@ export interface Schema {
   audit_node: AuditNodeTable;
   audit_checkpoint: AuditCheckpointTable;
   process: ProcessTable;
+  duty: DutyTable;
+  audit_pruned: AuditPrunedTable;
 }

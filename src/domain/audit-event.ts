@@ -27,6 +27,7 @@ export const auditEventTypes = {
   'lease.cut': 'new logins were refused and open sessions cut',
   'lease.revocation-failed': 'ending the credential failed; it will be tried again',
   'lease.revoked': 'the credential was read back as gone',
+  'lease.unexplained': 'an object at the target that no lease explains was found; it is being ended',
   'lease.adopted': 'an object at the target that no lease explained was ended',
   'lease.vanished': 'the credential was gone before its time',
   'claim.refused': '{who} tried to claim and was refused',
@@ -42,7 +43,12 @@ export const auditEventTypes = {
   'alias.unlinked': '{who} unlinked an account',
   'slack.refused': 'a call from Slack was refused',
   'delivery.repeated': '{who} had a message sent again',
+  'quarantine.began': 'the database is not the one of before; nothing is opened until an admin lifts the quarantine',
+  'quarantine.lifted': '{who} lifted the quarantine',
+  'log.continued': 'the published log was longer than the one in the database, and was taken over',
   'export.made': '{who} exported the log',
+  'history.pruned': 'requests that were over for long enough were deleted; the log keeps what happened',
+  'log.pruned': 'entries of the log that had been exported were deleted; their hashes stay',
 } as const satisfies Record<`${string}.${string}`, string>;
 
 export type AuditEventType = keyof typeof auditEventTypes;

@@ -14,6 +14,7 @@ export const idPrefixes = {
   notice: 'ntc',
   delivery: 'dlv',
   process: 'prc',
+  quarantine: 'qrn',
 } as const;
 export type IdKind = keyof typeof idPrefixes;
 

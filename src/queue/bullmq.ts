@@ -25,15 +25,17 @@ export function bullQueue(options: BullOptions): Queue {
   const hand = workInHand({ onFailure: options.onFailure, onEnded: placed.delete });
   const local = embeddedQueue(options);
   const tell = seldom(options.say);
+  const held = new Set<string>();
   let handler: Handler | undefined;
   let stopping = false;
-  const shared: Shared = { link, now, hand, tell, elsewhere: local.has, handler: () => (stopping ? undefined : handler) };
+  const shared: Shared = { link, now, hand, tell, elsewhere: local.has, onBegin: placed.began, handler: () => (stopping ? undefined : handler) };
 
   const laneOf = (name: string): Lane => {
     const there = lanes.get(name);
     if (there) return there;
     const lane = openLane(name, options.lanes(name), shared);
     lanes.set(name, lane);
+    lane.hold(held.has(name));
     if (handler) lane.start();
     return lane;
   };
@@ -83,6 +85,12 @@ export function bullQueue(options: BullOptions): Queue {
       await Promise.all([local.stop(withinMs), Promise.race([hand.allEnded(), sleep(withinMs)])]);
       await Promise.race([Promise.allSettled([...lanes.values()].map((lane) => lane.close())), sleep(1_000)]);
       await link.close();
+    },
+    hold(name, wanted) {
+      if (wanted) held.add(name);
+      else held.delete(name);
+      lanes.get(name)?.hold(wanted);
+      local.hold(name, wanted);
     },
     async lanes() {
       const shared = link.up() ? await Promise.allSettled([...lanes.values()].map((lane) => lane.depth())) : [];

@@ -1,5 +1,6 @@
 /** The queue of a single process: timers in memory over the due-index in Postgres. What it forgets at a crash the sweep finds at the next start. */
 import type { Handler, Job, LaneDepth, LaneLimits, Queue, QueueParts } from './port.ts';
+import { type Rate, rateOf } from './rate.ts';
 import { runOne } from './run-one.ts';
 
 export interface EmbeddedQueue extends Queue {
@@ -11,7 +12,11 @@ export interface EmbeddedQueue extends Queue {
 interface Lane {
   readonly limits: LaneLimits;
   readonly ready: Job[];
+  readonly rate: Rate;
   running: number;
+  held: boolean;
+  /** Set while the rate lets nothing begin. */
+  later: NodeJS.Timeout | undefined;
 }
 
 const longestTimerMs = 2 ** 31 - 1;
@@ -28,13 +33,24 @@ export function embeddedQueue(options: QueueParts): EmbeddedQueue {
   let failed = 0;
 
   const laneOf = (name: string): Lane => {
-    const lane = lanes.get(name) ?? { limits: options.lanes(name), ready: [], running: 0 };
+    const there = lanes.get(name);
+    if (there) return there;
+    const limits = options.lanes(name);
+    const lane: Lane = { limits, ready: [], rate: rateOf(limits.perSecond), running: 0, held: false, later: undefined };
     lanes.set(name, lane);
     return lane;
   };
 
   const pump = (lane: Lane): void => {
-    while (handler && !stopping && lane.running < lane.limits.concurrency) {
+    while (handler && !stopping && !lane.held && !lane.later && lane.running < lane.limits.concurrency && lane.ready.length > 0) {
+      const waitMs = lane.rate.take();
+      if (waitMs > 0) {
+        lane.later = setTimeout(() => {
+          lane.later = undefined;
+          pump(lane);
+        }, waitMs);
+        return;
+      }
       const job = lane.ready.shift();
       if (!job) return;
       lane.running++;
@@ -86,8 +102,14 @@ export function embeddedQueue(options: QueueParts): EmbeddedQueue {
       stopping = true;
       for (const timer of timers.values()) clearTimeout(timer);
       timers.clear();
+      for (const lane of lanes.values()) clearTimeout(lane.later);
       const patience = new Promise<void>((resolve) => setTimeout(resolve, withinMs).unref());
       await Promise.race([Promise.allSettled(inFlight), patience]);
+    },
+    hold(name, held) {
+      const lane = laneOf(name);
+      lane.held = held;
+      pump(lane);
     },
     has: (id) => known.has(id),
     async lanes() {

@@ -3,6 +3,7 @@
  * checked for form here and against Postgres by the handlers.
  */
 import { Queue as Bull, type Job as BullJob, DelayedError, WaitingError, Worker } from 'bullmq';
+import { failpoint } from '../domain/failpoint.ts';
 import { jobIn, laneName, payloadOf } from './payload.ts';
 import type { Handler, Job, LaneDepth, LaneLimits } from './port.ts';
 import { commandMs, type RedisLink, type Say } from './redis.ts';
@@ -17,6 +18,8 @@ export interface Shared {
   readonly tell: Say;
   /** Whether this process has the job in its own queue. */
   readonly elsewhere: (id: string) => boolean;
+  /** A job of this lane came out of Redis and begins. */
+  readonly onBegin: (job: Job) => void;
   /** Undefined before the start and after the stop. */
   readonly handler: () => Handler | undefined;
 }
@@ -29,6 +32,8 @@ export interface Lane {
   /** How many jobs of this lane wait and run in Redis, by whatever process. Throws as `put` does. */
   depth(): Promise<LaneDepth>;
   start(): void;
+  /** Takes no more out of Redis while held; other processes do. */
+  hold(held: boolean): void;
   /** Begins nothing more. */
   pause(): void;
   /** Starts the worker again should it have ended. */
@@ -59,13 +64,16 @@ export function openLane(name: string, limits: LaneLimits, shared: Shared): Lane
   bull.on('error', () => undefined);
   let worker: Worker | undefined;
   let over = false;
+  let held = false;
 
   const put = async (job: Job): Promise<void> => {
     const delay = Math.min(longestDelayMs, Math.max(0, Math.ceil(job.dueAt.getTime() - now())));
     await within(bull.add(job.kind, payloadOf(job), { jobId: job.id, delay }), commandMs);
+    await failpoint('queue.put');
   };
   const start = (): void => {
-    worker = workerOf(name, limits, shared);
+    worker = workerOf(name, limits, shared, () => held);
+    if (held) void worker.pause(true).catch(() => undefined);
   };
   return {
     put,
@@ -85,12 +93,18 @@ export function openLane(name: string, limits: LaneLimits, shared: Shared): Lane
       } else if (there) return;
       await put(job);
     },
+    hold(wanted) {
+      held = wanted;
+      if (!worker || over) return;
+      if (held) void worker.pause(true).catch(() => undefined);
+      else void worker.resume().catch(() => undefined);
+    },
     pause() {
       over = true;
       void worker?.pause(true).catch(() => undefined);
     },
     mind() {
-      if (!worker || worker.isRunning() || over) return;
+      if (!worker || worker.isRunning() || over || held) return;
       tell('error', 'queue_trouble', `the worker of lane ${name} had ended; it is started again`);
       void worker.close(true).catch(() => undefined);
       start();
@@ -102,9 +116,9 @@ export function openLane(name: string, limits: LaneLimits, shared: Shared): Lane
   };
 }
 
-function workerOf(lane: string, limits: LaneLimits, shared: Shared): Worker {
+function workerOf(lane: string, limits: LaneLimits, shared: Shared, held: () => boolean): Worker {
   const { link, hand, tell } = shared;
-  const worker = new Worker(laneName(lane), (found, token) => runFound(lane, limits, shared, found, token), {
+  const worker = new Worker(laneName(lane), (found, token) => runFound({ lane, limits, shared, held }, found, token), {
     connection: link.work,
     prefix: link.prefix,
     concurrency: limits.concurrency,
@@ -113,6 +127,7 @@ function workerOf(lane: string, limits: LaneLimits, shared: Shared): Worker {
     // A job that stalled runs again, as often as it must.
     maxStalledCount: 1_000_000,
     runRetryDelay: 1_000,
+    ...limiterOf(limits.perSecond),
     removeOnComplete: { count: 0 },
     removeOnFail: { count: 0 },
   });
@@ -125,11 +140,24 @@ function workerOf(lane: string, limits: LaneLimits, shared: Shared): Worker {
   return worker;
 }
 
+/** Counted in Redis, so that all processes together keep the rate. */
+const limiterOf = (perSecond: number | undefined) =>
+  perSecond === undefined
+    ? {}
+    : { limiter: perSecond >= 1 ? { max: Math.floor(perSecond), duration: 1_000 } : { max: 1, duration: Math.ceil(1_000 / perSecond) } };
+
 const isConnectionError = (error: Error & { code?: string }): boolean =>
   error.code !== undefined || /connection|socket|command queue|no answer|timed out/i.test(error.message);
 
+interface Finding {
+  readonly lane: string;
+  readonly limits: LaneLimits;
+  readonly shared: Shared;
+  readonly held: () => boolean;
+}
+
 /** Runs what BullMQ found. It does not throw for a job that failed: trying again is the sweep's. */
-async function runFound(lane: string, limits: LaneLimits, shared: Shared, found: BullJob, token: string | undefined): Promise<void> {
+async function runFound({ lane, limits, shared, held }: Finding, found: BullJob, token: string | undefined): Promise<void> {
   const { now, hand, tell } = shared;
   const job = jobIn(lane, found);
   if (!job) return tell('warn', 'job_refused', `a job in Redis is none of ours (lane ${lane}); it was dropped. Something else writes there.`);
@@ -142,10 +170,13 @@ async function runFound(lane: string, limits: LaneLimits, shared: Shared, found:
     await sleep(Math.ceil(early));
   }
   const handler = shared.handler();
-  if (!handler) {
-    // For another process, or for this one after its start.
+  if (!handler || held()) {
+    // For another process, or for this one after its start or when it lets go of the lane.
     await found.moveToWait(token);
     throw new WaitingError();
   }
+  shared.onBegin(job);
+  await failpoint('queue.taken');
   await hand.run(handler, job, limits.deadlineMs);
+  await failpoint('queue.ran');
 }

@@ -22,9 +22,17 @@ interface Options {
   readonly patienceMs: number;
 }
 
-/** Late by a second a job is looked after, then every third of the patience; after the patience it is run here. */
+/** A lane in which jobs begin may be longer than the patience; so many times the patience nothing waits in Redis, whatever begins there. */
+const longest = 10;
+
+/**
+ * Late by a second a job is looked after, then every third of the patience; after the patience it is run here. While other
+ * jobs of its lane begin, it only waits its turn: then it is looked after once in a patience, and run here after ten of them.
+ */
 export function placements({ now, patienceMs }: Options) {
   const all = new Map<string, Placed>();
+  /** When a job of the lane, put there by us, last came out of Redis and began. */
+  const begun = new Map<string, number>();
   return {
     next(job: Job): Next {
       const at = now();
@@ -35,13 +43,19 @@ export function placements({ now, patienceMs }: Options) {
       }
       before.wanted = at;
       const lateMs = at - Math.max(before.dueAt, before.since);
-      if (lateMs >= patienceMs) {
+      const idleMs = Math.min(lateMs, at - (begun.get(job.lane) ?? 0));
+      if (idleMs >= patienceMs || lateMs >= longest * patienceMs) {
         all.delete(job.id);
         return 'here';
       }
-      if (lateMs < 1_000 || at - before.checked < patienceMs / 3) return 'leave';
+      const look = idleMs >= 1_000 ? patienceMs / 3 : patienceMs;
+      if (lateMs < (idleMs >= 1_000 ? 1_000 : patienceMs) || at - before.checked < look) return 'leave';
       before.checked = at;
       return 'look';
+    },
+    /** A job came out of Redis and begins. One that this process did not put there says nothing of how the lane moves: anybody may have. */
+    began(job: Pick<Job, 'id' | 'lane'>): void {
+      if (all.has(job.id)) begun.set(job.lane, now());
     },
     delete: (id: string) => void all.delete(id),
     clear: () => all.clear(),

@@ -22,6 +22,8 @@ export interface LaneLimits {
   readonly concurrency: number;
   /** After this a job's signal is aborted; a job that ignores it loses its place a second later. */
   readonly deadlineMs: number;
+  /** So many of them begin in a second, at most; left out: as many as there are. What is over the rate waits, and is never dropped. */
+  readonly perSecond?: number | undefined;
 }
 
 export type Handler = (job: Job, signal: AbortSignal) => Promise<void>;
@@ -48,6 +50,8 @@ export interface Queue {
   start(handler: Handler): void;
   /** Takes no more, and waits at most this long for those that run. */
   stop(withinMs: number): Promise<void>;
+  /** While a lane is held, this process begins none of its jobs; they wait, and other processes that share the queue go on with them. */
+  hold(lane: string, held: boolean): void;
   /** Jobs that wait, run, and failed so far. */
   depth(): { readonly waiting: number; readonly running: number; readonly failed: number };
   /** The same lane by lane, as far as can be told at once; what Redis holds is shared by all processes. */

@@ -3,10 +3,12 @@ import type { Request, Response } from 'express';
 import type { Auth } from '../auth/auth.ts';
 import type { Ctx, PersonActor } from '../commands/context.ts';
 import { readHead } from '../db/read-models/audit-events.ts';
+import { quarantineOn } from '../db/read-models/quarantine.ts';
 import { countToDecide } from '../db/read-models/requests.ts';
 import { countToReview } from '../db/read-models/reviews.ts';
 import { html, type Part } from './html.ts';
 import { type Frame, page } from './layout.ts';
+import { quarantineNote } from './pages/quarantine.ts';
 
 export interface View {
   readonly ctx: Ctx;
@@ -36,7 +38,12 @@ const did: Record<string, string> = {
 /** Sends a page with the bar's counts and the log's head, read while the page was made. */
 export async function send(view: View, frame: Omit<Frame, 'actor' | 'csrf' | 'toDecide' | 'toReview' | 'head'> & { status?: number }): Promise<void> {
   const { ctx, actor, csrf, response, request } = view;
-  const [toDecide, toReview, head] = await Promise.all([countToDecide(ctx.db, actor), countToReview(ctx.db, ctx.policy, actor), readHead(ctx.db)]);
+  const [toDecide, toReview, head, quarantine] = await Promise.all([
+    countToDecide(ctx.db, actor),
+    countToReview(ctx.db, ctx.policy, actor),
+    readHead(ctx.db),
+    quarantineOn(ctx.db),
+  ]);
   const sealedSecondsAgo = head.sealedAt ? (head.readAt.getTime() - head.sealedAt.getTime()) / 1_000 : null;
   const told = did[String(request.query['did'] ?? '')];
   const note: Part = told ? html`<div class="note done" role="status">${told}</div>` : '';
@@ -47,7 +54,7 @@ export async function send(view: View, frame: Omit<Frame, 'actor' | 'csrf' | 'to
     .send(
       page({
         ...frame,
-        body: [note, frame.body],
+        body: [quarantine && quarantineNote(quarantine, head.readAt), note, frame.body],
         actor,
         csrf,
         toDecide,

@@ -1,6 +1,9 @@
 /** A duty: something done again and again, never twice at once, also at once when nudged. A failure is logged and does not end it. */
 import type { Logger } from 'pino';
 
+/** What a run answers when there was nothing for it to do, because another process does it. It counts neither as done nor as failed. */
+export const elsewhere: unique symbol = Symbol('elsewhere');
+
 export interface Duty {
   /** Do it now, or once more when it is being done. */
   nudge(): void;
@@ -13,7 +16,13 @@ export interface Duty {
  * Starts the duty with a first run at once; then every `everyMs` milliseconds after the end of the last run. `work` must end
  * by deadlines of its own. `ended` is told of each run, with the seconds that it took.
  */
-export function startDuty(log: Logger, name: string, everyMs: number, work: () => Promise<void>, ended?: (seconds: number, ok: boolean) => void): Duty {
+export function startDuty(
+  log: Logger,
+  name: string,
+  everyMs: number,
+  work: () => Promise<typeof elsewhere | void>,
+  ended?: (seconds: number, ok: boolean) => void,
+): Duty {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;
   let again = false;
@@ -32,7 +41,8 @@ export function startDuty(log: Logger, name: string, everyMs: number, work: () =
     const took = (): number => (performance.now() - began) / 1_000;
     running = Promise.resolve()
       .then(work)
-      .then(() => {
+      .then((outcome) => {
+        if (outcome === elsewhere) return;
         lastOk = new Date();
         ended?.(took(), true);
         if (failures > 0) log.info({ code: 'duty_mended', duty: name, failures }, `${name} works again`);

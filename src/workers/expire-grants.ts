@@ -6,6 +6,8 @@ import { endOver } from '../commands/record-revocation.ts';
 import { startGrant } from '../commands/start-grant.ts';
 import { lapseRequest } from '../commands/withdraw-request.ts';
 import { isRefusal } from '../domain/errors.ts';
+import { failpoint } from '../domain/failpoint.ts';
+import { addAll } from '../queue/add-all.ts';
 import type { Queue } from '../queue/port.ts';
 import { jobOf, nearMs } from './relay-outbox.ts';
 
@@ -13,17 +15,26 @@ type Small = Pick<Ctx, 'db' | 'log' | 'nudge'>;
 const batch = 1_000;
 const near = sql<Date>`now() + ${nearMs / 1_000} * interval '1 second'`;
 
+export interface Sweep {
+  /** Only what is due for so long; what is due within two minutes unless set. */
+  readonly overdueSeconds?: number;
+  /** Asked before each; a sweep that is no longer this process' ends early. */
+  readonly goOn?: () => boolean;
+}
+
 /** Puts every grant that ends within two minutes on the queue. A grant whose end is past goes first. */
-export async function sweepDueGrants(ctx: Small, queue: Queue): Promise<void> {
+export async function sweepDueGrants(ctx: Small, queue: Queue, { overdueSeconds, goOn = () => true }: Sweep = {}): Promise<void> {
   const rows = await ctx.db
     .selectFrom('access_grant')
     .select(['id', 'epoch', 'ends_at'])
     .where('state', 'in', ['scheduled', 'active'])
-    .where('ends_at', '<', near)
+    .where('ends_at', '<', overdueSeconds === undefined ? near : sql<Date>`now() - ${overdueSeconds} * interval '1 second'`)
     .orderBy('ends_at')
     .limit(batch * 20)
     .execute();
-  for (const row of rows) await queue.add(jobOf('grant-due', { id: row.id, epoch: row.epoch, dueAt: row.ends_at.toISOString() }));
+  const jobs = rows.map((row) => jobOf('grant-due', { id: row.id, epoch: row.epoch, dueAt: row.ends_at.toISOString() }));
+  await addAll(queue, jobs, goOn);
+  if (rows.length > 0) await failpoint('expire.queued');
 }
 
 /** The job: ends one grant. When this process' clock ran ahead of Postgres', it says so by throwing `conflict`, and the sweep tries again. */
@@ -31,6 +42,7 @@ export async function runGrantDue(ctx: Small, grantId: string): Promise<void> {
   for (let tries = 0; ; tries++) {
     try {
       await expireGrant(ctx, grantId);
+      await failpoint('expire.ended');
       return;
     } catch (error) {
       if (!isRefusal(error, 'conflict') || tries >= 20) throw error;

@@ -64,6 +64,7 @@ export function createMetrics({ db, version, targets, running }: MetricsParts): 
       // A lane that nothing has been in yet is empty, and not unknown.
       if (workers && queue) for (const lane of ['expiry', ...targets.map((target) => `target:${target}`)]) showLane(shown, { lane, waiting: 0, running: 0 });
       for (const lane of queue ?? []) showLane(shown, lane);
+      showCircuits(shown, workers, targets);
       const lastOks = { ...workers?.lastOks(), ...(heartbeat ? { heartbeat: heartbeat.lastOk() } : {}) };
       for (const [duty, at] of Object.entries(lastOks)) shown.dutyLast.set({ duty }, at.getTime() / 1_000);
       const offset = heartbeat?.clockOffsetMs();
@@ -143,6 +144,7 @@ function gauges(registry: Registry) {
     databaseUp: gauge('database_up', '1 when PostgreSQL answered this scrape within two seconds, or the one up to five seconds before.'),
     clock: gauge('clock_offset_seconds', "This machine's clock less PostgreSQL's. No decision rests on it."),
     queue: gauge('queue_jobs', 'Jobs of a lane in the queue of this worker.', 'lane', 'state'),
+    circuit: gauge('target_circuit', '1 while this worker holds the lane of a target, because it does not answer; else 0.', 'target'),
     dutyLast: gauge('duty_last_success_timestamp_seconds', 'When a duty last ended well; before its first run, when this process started.', 'duty'),
     due: gauge('revocations_due', 'Leases whose end has come and that are not cut yet.', 'target'),
     overdue: gauge('revocations_overdue', 'Leases that are due for more than 60 s and not cut yet.', 'target'),
@@ -157,6 +159,7 @@ function gauges(registry: Registry) {
     oldestNotice: gauge('notices_oldest_waiting_seconds', 'For how long the oldest of them is due; 0 when there is none.'),
     deliveries: gauge('deliveries_waiting', 'Messages that wait to be sent.', 'channel'),
     oldestDelivery: gauge('delivery_oldest_waiting_seconds', 'The age of the oldest of them; 0 when there is none.', 'channel'),
+    quarantined: gauge('quarantined', '1 while nothing is opened because of a restore; else 0.'),
     processes: gauge('processes_alive', 'Processes that were seen in the last 60 s.', 'role'),
   };
 }
@@ -166,6 +169,13 @@ type Gauges = ReturnType<typeof gauges>;
 function showLane(shown: Gauges, { lane, waiting, running }: LaneDepth): void {
   shown.queue.set({ lane, state: 'waiting' }, waiting);
   shown.queue.set({ lane, state: 'running' }, running);
+}
+
+/** Only a worker knows. */
+function showCircuits(shown: Gauges, workers: Workers | undefined, targets: readonly string[]): void {
+  if (!workers) return;
+  const lost = new Set(workers.lostTargets().map(({ target }) => target));
+  for (const target of targets) shown.circuit.set({ target }, lost.has(target) ? 1 : 0);
 }
 
 const channels = ['slack', 'email', 'webhook'];
@@ -179,6 +189,7 @@ function showPressure(shown: Gauges, now: Pressure | undefined, targets: readonl
     oldestSeal: now && (now.log.oldestSeconds ?? 0),
     notices: now?.notices.waiting,
     oldestNotice: now && (now.notices.oldestSeconds ?? 0),
+    quarantined: now && (now.quarantinedAt ? 1 : 0),
   };
   for (const [name, value] of Object.entries(plain) as [keyof typeof plain, number | undefined][])
     if (value === undefined) shown[name].remove();

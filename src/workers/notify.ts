@@ -1,7 +1,8 @@
 /** Telling people: notices become deliveries, deliveries are sent. A channel that hangs delays neither the others nor anything else that workers do. */
 import type { Ctx } from '../commands/context.ts';
+import { quarantineNow } from '../commands/quarantine.ts';
 import type { Channel } from '../notify/channel.ts';
-import { failOrphans, pruneTold } from '../notify/delivery-rows.ts';
+import { failOrphans } from '../notify/delivery-rows.ts';
 import { type Lane, sendingLane } from '../notify/send.ts';
 import { type SpreadParts, spreadNotices } from '../notify/spread.ts';
 import { readStory } from '../notify/story.ts';
@@ -21,8 +22,6 @@ export interface Notifier {
   stop(): Promise<void>;
 }
 
-const pruneEveryMs = 3_600_000;
-
 /** The notifier of this process. Without channels it still takes notices off the list. */
 export function notifier(ctx: Pick<Ctx, 'db' | 'log' | 'policy' | 'nudge'>, parts: NotifyParts): Notifier {
   const { channels, routes, workspace, serverUrl } = parts;
@@ -32,10 +31,11 @@ export function notifier(ctx: Pick<Ctx, 'db' | 'log' | 'policy' | 'nudge'>, part
   const lanes = channels.map((channel) => sendingLane({ db: ctx.db, log: ctx.log, channel, storyOf, changed }));
   const spread: SpreadParts = { db: ctx.db, log: ctx.log, routes, workspace, mail: channels.some((channel) => channel.name === 'email') };
   let orphansFailed = false;
-  let pruneAt = 0;
   return {
     lanes,
     async run() {
+      // The rows are as old as the backup: what they want told was told, or is no longer so.
+      if (await quarantineNow(ctx.db)) return;
       if (!orphansFailed)
         await failOrphans(
           ctx.db,
@@ -44,8 +44,6 @@ export function notifier(ctx: Pick<Ctx, 'db' | 'log' | 'policy' | 'nudge'>, part
       orphansFailed = true;
       while ((await spreadNotices(spread)) > 0) for (const lane of lanes) lane.pump();
       for (const lane of lanes) lane.pump();
-      // A batch in each round while there is more; then not for an hour.
-      if (performance.now() >= pruneAt && (await pruneTold(ctx.db)) === 0) pruneAt = performance.now() + pruneEveryMs;
     },
     async stop() {
       await Promise.all(lanes.map((lane) => lane.stop()));

@@ -5,14 +5,20 @@
 import { sql } from 'kysely';
 import { issueDeadlineMs } from '../commands/claim-lease.ts';
 import type { Ctx } from '../commands/context.ts';
-import { endUnfinished, endVanished, recordAdopted } from '../commands/record-revocation.ts';
+import { quarantineNow } from '../commands/quarantine.ts';
+import { endUnfinished, endVanished } from '../commands/record-revocation.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import type { Target } from '../domain/provider.ts';
+import { compareLeases } from './compare-leases.ts';
+import { endUnexplained } from './end-unexplained.ts';
 
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 const sweepDeadlineMs = 15_000;
 
-/** Compares rows with what targets hold, both ways, and ends what no row explains. A target that does not answer is left for the next time. */
+/** Compares rows with what targets hold, both ways, and ends what no row explains; in quarantine it only tells. A target that does not answer is left for the next time. */
 export async function reconcileLeases(ctx: Small): Promise<void> {
+  const quarantine = await quarantineNow(ctx.db);
+  if (quarantine) return compareLeases(ctx, quarantine);
   const unfinished = await ctx.db
     .selectFrom('lease')
     .select('id')
@@ -20,7 +26,10 @@ export async function reconcileLeases(ctx: Small): Promise<void> {
     .where('created_at', '<', sql<Date>`now() - ${(issueDeadlineMs + 2_000) / 1_000} * interval '1 second'`)
     .limit(1_000)
     .execute();
-  for (const { id } of unfinished) await endUnfinished(ctx, id);
+  for (const { id } of unfinished) {
+    await endUnfinished(ctx, id);
+    await failpoint('reconcile.unfinished');
+  }
   const results = await Promise.allSettled([...ctx.targets.values()].map((target) => reconcileTarget(ctx, target)));
   for (const result of results)
     if (result.status === 'rejected')
@@ -36,9 +45,7 @@ async function reconcileTarget(ctx: Small, target: Target): Promise<void> {
   for (const ref of held) {
     const row = await ctx.db.selectFrom('lease').select(['id', 'state']).where('external_name', '=', ref.externalName).executeTakeFirst();
     if (row && row.state !== 'revoked' && row.state !== 'void') continue;
-    const gone = await target.revoke(ref, AbortSignal.timeout(sweepDeadlineMs));
-    // Gone already: its own revocation was quicker than this reading of the row.
-    if (gone.cutAt) await recordAdopted(ctx, target.name, ref.externalName, ref.leaseId, gone);
+    await endUnexplained(ctx, target, ref, AbortSignal.timeout(sweepDeadlineMs));
   }
   if (target.unlisted) return;
   for (const lease of live) if (!names.has(lease.external_name)) await endVanished(ctx, lease.id);

@@ -3,45 +3,80 @@ import { sql } from 'kysely';
 import type { Ctx } from '../commands/context.ts';
 import { type Revocation, recordRevocation } from '../commands/record-revocation.ts';
 import { isRefusal } from '../domain/errors.ts';
+import { failpoint } from '../domain/failpoint.ts';
 import { type LeaseRef, ProviderError, type Target } from '../domain/provider.ts';
+import { addAll } from '../queue/add-all.ts';
 import type { Queue } from '../queue/port.ts';
+import type { Sweep } from './expire-grants.ts';
 import { jobOf, nearMs } from './relay-outbox.ts';
 
 /** A target has this long for one try. */
 export const revokeDeadlineMs = 20_000;
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 
-/** One try to end a lease at its target; what came of it is recorded, success or not. Does nothing when the epoch has moved on. */
-export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<void> {
+/** What a try met at its target: an answer, good or bad, or silence, and then in which words. */
+export interface Answer {
+  readonly target: string;
+  readonly silent: string | undefined;
+}
+
+/**
+ * One try to end a lease at its target; what came of it is recorded, success or not. Does nothing when the epoch has moved on.
+ * Returns what it met; undefined when the target was not asked.
+ */
+export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<Answer | undefined> {
   const lease = await ctx.db
     .selectFrom('lease')
     .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at'])
     .where('id', '=', leaseId)
     .executeTakeFirst();
-  if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
+  if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return undefined;
   const target = ctx.targets.get(lease.target);
   if (!target) {
     const message = `The target ${lease.target} is not in the config, so its lease cannot be ended. Put the target back; the entitlement may stay out.`;
     await recordRevocation(ctx, leaseId, epoch, { failed: { message, code: 'target_unreachable', cut: undefined } });
-    return;
+    return undefined;
   }
-  await recordRevocation(
-    ctx,
-    leaseId,
-    epoch,
-    await tryOnce(
-      ctx,
-      target,
-      { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at },
-      signal,
-    ),
-  );
+  const ref = { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at };
+  const result = await tryOnce(ctx, target, ref, signal);
+  await recordRevocation(ctx, leaseId, epoch, result);
+  await failpoint('revoke.recorded');
+  return { target: target.name, silent: silenceIn(result) };
+}
+
+/** Why the target counts as not answering; undefined when it did answer, be it with an error. */
+function silenceIn(result: Revocation): string | undefined {
+  if ('gone' in result) return undefined;
+  const { code, message, cut, pending } = result.failed;
+  return (code === 'target_unreachable' || code === 'target_timeout') && !cut && !pending ? message : undefined;
+}
+
+/** What the call gives, or `target_timeout` soon after its signal: one that does not heed it must not go round unseen. */
+async function heeding<T>(target: Target, signal: AbortSignal, call: Promise<T>): Promise<T> {
+  let patience: NodeJS.Timeout | undefined;
+  let give = (): void => undefined;
+  const late = new Promise<never>((_, reject) => {
+    give = () => {
+      patience = setTimeout(() => reject(new ProviderError('target_timeout', `${target.name} did not answer in time.`)), 500);
+    };
+    if (signal.aborted) give();
+    else signal.addEventListener('abort', give, { once: true });
+  });
+  try {
+    return await Promise.race([call, late]);
+  } finally {
+    signal.removeEventListener('abort', give);
+    clearTimeout(patience);
+  }
 }
 
 /** Whatever the target's code throws is a failed try that is written down: one that nobody foresaw must not go round unseen. */
 async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortSignal): Promise<Revocation> {
   try {
-    return { gone: await target.revoke(ref, signal) };
+    await failpoint('revoke.asked');
+    const gone = await heeding(target, signal, target.revoke(ref, signal));
+    await failpoint('revoke.gone');
+    return { gone };
   } catch (error) {
     const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
     if (isRefusal(error)) {
@@ -66,16 +101,26 @@ async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortS
   }
 }
 
-/** Puts every lease whose next try is near on the queue: the certainty behind the outbox' promptness. */
-export async function sweepRevocations(ctx: Pick<Ctx, 'db'>, queue: Queue): Promise<void> {
-  const rows = await ctx.db
+/**
+ * Puts every lease whose next try is near on the queue: the certainty behind the outbox' promptness. Those at lost targets
+ * wait until these answer, and take no place from others.
+ */
+export async function sweepRevocations(
+  ctx: Pick<Ctx, 'db'>,
+  queue: Queue,
+  lost: readonly string[] = [],
+  { overdueSeconds, goOn = () => true }: Sweep = {},
+): Promise<void> {
+  let due = ctx.db
     .selectFrom('lease')
     .select(['id', 'epoch', 'target', 'next_try_at'])
     .where('state', '=', 'revoking')
-    .where('next_try_at', '<', sql<Date>`now() + ${nearMs / 1_000} * interval '1 second'`)
+    .where('next_try_at', '<', sql<Date>`now() + ${overdueSeconds === undefined ? nearMs / 1_000 : -overdueSeconds} * interval '1 second'`)
     .orderBy('next_try_at')
-    .limit(20_000)
-    .execute();
-  for (const row of rows)
-    await queue.add(jobOf('revoke-lease', { id: row.id, epoch: row.epoch, target: row.target, dueAt: (row.next_try_at ?? new Date(0)).toISOString() }));
+    .limit(20_000);
+  if (lost.length > 0) due = due.where('target', 'not in', lost);
+  const jobs = (await due.execute()).map((row) =>
+    jobOf('revoke-lease', { id: row.id, epoch: row.epoch, target: row.target, dueAt: (row.next_try_at ?? new Date(0)).toISOString() }),
+  );
+  await addAll(queue, jobs, goOn);
 }

@@ -64,6 +64,7 @@ describe('a good log', () => {
     checkpoints: 6,
     headSealedWithinMs: 1500,
     unsealed: 0,
+    lost: [],
     first: { id: id(0), type: 'request.approved', at: '2026-01-02T03:04:05.000Z' },
     last: { id: id(699), type: 'request.approved', at: '2026-01-02T03:05:14.900Z' },
   };

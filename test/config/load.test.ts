@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nearest } from '../../src/config/faults.ts';
-import { ConfigError, configPath, loadConfig } from '../../src/config/load.ts';
+import { ConfigError, configPath, loadConfig, parseConfig } from '../../src/config/load.ts';
 import { providerOf } from '../../src/providers/registry.ts';
 import { changed, faultsOf, read, saidOf, sample } from './sample.ts';
 
@@ -151,6 +151,8 @@ describe('refused, each in words', () => {
     ['a user in the address', 'https://halligan.example.com', 'https://a:b@h', '2 server.url: must not hold a user or a password'],
     ['an issuer over http', 'https://id.example.com', 'http://id.example.com', '7 login.issuer: must be https, except on loopback'],
     ['a name that only looks like loopback', 'https://id.example.com', 'http://127.0.0.1.example.com', '7 login.issuer: must be https, except on loopback'],
+    ['a name that only looks like one below localhost', 'https://id.example.com', 'http://notlocalhost', '7 login.issuer: must be https, except on loopback'],
+    ['people over http at a name below localhost', 'https://halligan.example.com', 'http://halligan.localhost', '2 server.url: must be https, except on loopback'],
     [
       'a password in the query',
       '@db/halligan',
@@ -300,6 +302,11 @@ describe('files that are no config', () => {
     const file = join(folder, 'nowhere.yaml');
     await expect(loadConfig(file, providerOf)).rejects.toThrow(`${file}: there is no such file; config/halligan.example.yaml is one to start from`);
     await expect(loadConfig(folder, providerOf)).rejects.toThrow(/cannot be read: .*EISDIR/);
+  });
+
+  test('an issuer over http by a name below localhost, where browsers take it to their own machine', async () => {
+    const config = await parseConfig('/etc/halligan.yaml', sample.replace('https://id.example.com', 'http://keycloak.localhost:8380/realms/r'), providerOf);
+    expect(config.login.issuer).toBe('http://keycloak.localhost:8380/realms/r');
   });
 
   test('a file on disk is read', async () => {

@@ -136,6 +136,16 @@ const good = {
     queue: 'memory',
     queue_waiting: 0,
   }),
+  store: async (_: Db): Promise<Row> => ({ identity: '1/2' }),
+  quarantine: async (db: Db): Promise<Row> => ({
+    id: newId('quarantine'),
+    causes: ['log-ahead'],
+    database_size: 1,
+    published_size: 2,
+    lifted_at: inMinutes(0),
+    lifted_by: (await made(db, 'person'))['id'],
+    reason: 'x',
+  }),
   delivery: async (db: Db): Promise<Row> => {
     const notice = await made(db, 'notice');
     const to = { channel: 'slack', form: 'card', address: 'C01', state: 'waiting', next_try_at: inMinutes(0) };
@@ -337,6 +347,13 @@ const breaks: Break[] = [
   ...badly('process_roles_known', 'process', { roles: [], queue: null, queue_waiting: null }, { roles: ['worker', 'king'] }),
   ...badly('process_queue_known', 'process', { queue: 'paper' }),
   ...badly('process_worker_has_queue', 'process', { queue: null, queue_waiting: null }, { queue_waiting: null }, { roles: ['web'] }),
+  ...badly('store_is_one', 'store', { one: false }),
+  ...form('quarantine_id_form', 'quarantine', 'qrn'),
+  twice('quarantine_pkey', 'quarantine', 'id'),
+  ...badly('quarantine_causes_known', 'quarantine', { causes: [] }, { causes: ['log-ahead', 'a-feeling'] }),
+  ...badly('quarantine_lifted_is_whole', 'quarantine', { lifted_by: null }, { reason: null }, { lifted_at: null }),
+  ...badly('quarantine_compared_has_time', 'quarantine', { differences: '{}' }, { compared_at: inMinutes(0) }),
+  unknownRef('quarantine_lifted_by_fkey', 'quarantine', 'lifted_by', 'person'),
   ...form('delivery_id_form', 'delivery', 'dlv'),
   ...badly('delivery_channel_known', 'delivery', { channel: 'fax' }),
   {
@@ -416,6 +433,48 @@ const byHand: Record<string, () => Promise<void>> = {
       ]);
       await end(lease['grant_id'], 'ended');
     }
+  },
+  store_pkey: async () => {
+    await database.app.query("INSERT INTO store (identity) VALUES ('1/2') ON CONFLICT DO NOTHING");
+    expect(await refusal(() => insert(database.app, 'store', { identity: '3/4' }))).toEqual({ code: unique, rule: 'store_pkey' });
+  },
+  quarantine_one_at_a_time: async () => {
+    const on = async () => ({ ...(await good.quarantine(database.app)), lifted_at: null, lifted_by: null, reason: null });
+    await insert(database.app, 'quarantine', await on());
+    const second = await on();
+    expect(await refusal(() => insert(database.app, 'quarantine', second))).toEqual({ code: unique, rule: 'quarantine_one_at_a_time' });
+  },
+  // The rows are there from the start, and the application's role may add none.
+  duty_pkey: async () => {
+    expect((await refusal(() => database.app.query("INSERT INTO duty (name) VALUES ('rule')"))).code).toBe('42501');
+    expect(await refusal(() => database.superuser.query("INSERT INTO duty (name) VALUES ('prune')"))).toEqual({ code: unique, rule: 'duty_pkey' });
+  },
+  duty_held_is_whole: async () => {
+    for (const half of ["holder = 'x'", 'held_until = now()', "holder = 'x', held_until = now()"])
+      expect(await refusal(() => database.app.query(`UPDATE duty SET ${half} WHERE name = 'prune'`)), half).toEqual({
+        code: check,
+        rule: 'duty_held_is_whole',
+      });
+  },
+  // Written by the role that owns the tables alone.
+  audit_pruned_pkey: async () => {
+    const put = (pool: typeof database.app, from: number, to: number) =>
+      pool.query("INSERT INTO audit_pruned (first_index, end_index, export_sha256, before) VALUES ($1, $2, 'x', now())", [from, to]);
+    expect((await refusal(() => put(database.app, 0, 5))).code).toBe('42501');
+    await put(database.owner, 0, 5);
+    expect(await refusal(() => put(database.owner, 1, 5))).toEqual({ code: unique, rule: 'audit_pruned_pkey' });
+  },
+  audit_pruned_is_a_range: async () => {
+    for (const [from, to] of [
+      [-1, 5],
+      [5, 5],
+      [6, 5],
+    ])
+      expect(
+        await refusal(() =>
+          database.owner.query("INSERT INTO audit_pruned (first_index, end_index, export_sha256, before) VALUES ($1, $2, 'x', now())", [from, to]),
+        ),
+      ).toEqual({ code: check, rule: 'audit_pruned_is_a_range' });
   },
   audit_event_is_pending: async () => {
     const event = await made(database.app, 'audit_event');
@@ -509,16 +568,19 @@ describe("the application's role", () => {
     expect(await tablesOf('UPDATE')).toEqual([
       'access_grant',
       'delivery',
+      'duty',
       'lease',
       'login_code',
       'notice',
       'outbox',
       'person',
       'process',
+      'quarantine',
       'request',
       'review',
       'session',
       'slack_handle',
+      'store',
       'token',
     ]);
     for (const privilege of ['TRUNCATE', 'REFERENCES', 'TRIGGER']) expect(await tablesOf(privilege), privilege).toEqual([]);
@@ -545,6 +607,9 @@ describe("the application's role", () => {
     'DELETE FROM review',
     'DELETE FROM request',
     'DELETE FROM migration',
+    'DELETE FROM duty',
+    'DELETE FROM audit_pruned',
+    'UPDATE audit_pruned SET end_index = 0',
   ])('cannot: %s', async (statement) => {
     expect((await refusal(() => database.app.query(statement))).code).toBe(denied);
   });

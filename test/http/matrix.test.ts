@@ -126,6 +126,8 @@ const matrix: Record<string, Row> = {
   'GET /audit/checkpoint': { expect: { rest: '200' } },
   'GET /audit/proof/:index': { on: async () => ({ index: '0' }), expect: readsAll },
   'GET /system': { expect: readsAll },
+  'GET /quarantine': { expect: readsAll },
+  'POST /quarantine/lift': { body: () => ({ reason: 'looked at' }), expect: { admin: '409 quarantine_not_on', rest: '403 not_eligible' } },
   'GET /grants/:id/evidence': { on: sealedGrant, expect: seesIt },
   'POST /login/token': {
     body: () => ({ code: 'x', code_verifier: 'v'.repeat(43), redirect_uri: 'http://127.0.0.1:1/callback' }),

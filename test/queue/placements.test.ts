@@ -28,6 +28,36 @@ test('it is put once, asked about when it is a second late and then every ten, a
   ]);
 });
 
+test('while jobs of its lane begin it only waits its turn: asked about every thirty seconds, and run here after five minutes', () => {
+  const { placed, job, pass } = begin();
+  const [one, other] = [job(0), { ...job(0), id: 'grant-due-b-0' }];
+  const said: [number, string][] = [];
+  placed.next(other);
+  for (let second = 0; second <= 300; second += 2) {
+    placed.began(other);
+    const next = placed.next(one);
+    if (next !== 'leave') said.push([second, next]);
+    pass(2_000);
+  }
+  expect(said.slice(0, 3)).toEqual([
+    [0, 'put'],
+    [30, 'look'],
+    [60, 'look'],
+  ]);
+  expect(said.at(-1)).toEqual([300, 'here']);
+});
+
+test('what begins in its lane and was put there by a stranger does not count', () => {
+  const { placed, job, pass } = begin();
+  const one = job(0);
+  placed.next(one);
+  for (let second = 0; second < 30; second += 2) {
+    placed.began({ ...one, id: 'grant-due-stranger-0' });
+    pass(2_000);
+  }
+  expect(placed.next(one)).toBe('here');
+});
+
 test('one that was overdue when it was put in has the same patience from then on', () => {
   const { placed, job, pass } = begin();
   const one = job(-3_600_000);

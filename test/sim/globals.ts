@@ -1,6 +1,6 @@
 /**
  * Puts the virtual clock and the seeded chance where the real code looks for time and chance: timers, `Date`, `performance`,
- * `AbortSignal.timeout`, `randomBytes`. For a thread that does nothing but simulate; nothing is put back.
+ * `AbortSignal.timeout`, `randomBytes`, `Math.random`. For a thread that does nothing but simulate; nothing is put back.
  */
 import crypto from 'node:crypto';
 import { syncBuiltinESMExports } from 'node:module';
@@ -57,6 +57,8 @@ export function install(): void {
     }
   }
   Object.assign(globalThis, { Date: SimulatedDate, setTimeout: startTimer, clearTimeout: stopTimer });
+  // A seed's own: what jitter draws must not depend on what ran before.
+  Math.random = () => here().random.next();
   performance.now = () => (world ? world.now - beginsAt + 1_000 : 0);
   AbortSignal.timeout = (ms) => {
     const controller = new AbortController();

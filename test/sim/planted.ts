@@ -75,6 +75,7 @@ export const plants: readonly Plant[] = [
     name: 'gives-up',
     bug: 'after two tries the next is tomorrow',
     finds: ['6'],
+    also: ['2'],
     edits: [
       edit('commands/record-revocation', 'Math.min(300_000, Math.max(1_000, wished))', '(tries > 2 ? 86_400_000 : Math.min(300_000, Math.max(1_000, wished)))'),
     ],
@@ -96,6 +97,7 @@ export const plants: readonly Plant[] = [
     name: 'sweep-forgets-revoking',
     bug: 'the sweep does not see leases that are `revoking`',
     finds: ['6'],
+    also: ['2'],
     edits: [edit('workers/revoke-lease', '.limit(20_000)', '.limit(0)')],
   },
   {

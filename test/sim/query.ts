@@ -48,6 +48,8 @@ abstract class Filtered {
   protected test(): Test {
     const now = this.tx?.startedAt ?? this.store.world.now;
     const tests = this.#given.map(([read, operator, value]): Test => {
+      if (operator === 'not in') return (row, other) => !(value as unknown[]).includes(read(row, other));
+      if (operator === 'is not') return (row, other) => read(row, other) !== value;
       if (operator === 'in') return (row, other) => (value as unknown[]).includes(read(row, other));
       const wanted = plain(isRaw(value) ? timeOf(value, now) : value);
       const holds = compare[operator];

@@ -22,13 +22,14 @@ export function sharedQueue(world: World): SharedQueue {
   const { random } = world;
   const waiting = new Set<string>();
   const old: Job[] = [];
-  const workers = new Map<Proc, { handler: Handler; parts: QueueParts }>();
+  const workers = new Map<Proc, { handler: Handler; parts: QueueParts; held: ReadonlySet<string> }>();
   let age = 0;
 
   const deliver = (job: Job, born: number): void => {
     if (born !== age) return;
     waiting.delete(job.id);
-    const alive = [...workers].filter(([proc]) => !proc.dead);
+    // One that no process may begin is lost, as any job may be.
+    const alive = [...workers].filter(([proc, { held }]) => !proc.dead && !held.has(job.lane));
     for (const [proc] of workers) if (proc.dead) workers.delete(proc);
     if (alive.length === 0) return;
     const [proc, { handler, parts }] = random.pick(alive);
@@ -54,12 +55,16 @@ export function sharedQueue(world: World): SharedQueue {
 
   const queue: SharedQueue = {
     trouble: 0,
-    of: (proc) => (parts) => ({
-      add: async (job) => put(job),
-      start: (handler) => void workers.set(proc, { handler, parts }),
-      stop: async () => void workers.delete(proc),
-      depth: () => ({ waiting: waiting.size, running: 0, failed: 0 }),
-    }),
+    of: (proc) => (parts) => {
+      const held = new Set<string>();
+      return {
+        add: async (job) => put(job),
+        start: (handler) => void workers.set(proc, { handler, parts, held }),
+        hold: (lane, wanted) => void (wanted ? held.add(lane) : held.delete(lane)),
+        stop: async () => void workers.delete(proc),
+        depth: () => ({ waiting: waiting.size, running: 0, failed: 0 }),
+      };
+    },
     flush() {
       age++;
       waiting.clear();

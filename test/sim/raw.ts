@@ -45,12 +45,41 @@ export function timeOf(raw: Raw, now: number): Date {
 
 const eventColumns = 11;
 
-/** The raw statements of `commit.ts` and `start-workers.ts`. */
+/** As src/db/stores/duties.ts asks: what is free or ran out is taken with a higher epoch, what is the asker's own is extended. */
+function askDuties(store: Store, values: readonly unknown[]): Record<string, unknown>[] {
+  const [wanted, holder, , , , lifeMs] = values as [string[], string, string, string, string, number];
+  if (values.length !== 8) throw new TypeError('the question for duties has another form than the model knows');
+  const { now } = store.world;
+  return ['expire-grants', 'prune', 'seal-audit'].map((name) => {
+    const duty = store.duties.get(name);
+    const ours = wanted.includes(name) && (!duty || duty.holder === holder || duty.until <= now);
+    const valid = duty?.holder === holder && duty.until > now;
+    if (ours) {
+      if (!valid) store.dutyEpochs.set(name, (store.dutyEpochs.get(name) ?? 0) + 1);
+      store.duties.set(name, { holder, until: now + lifeMs });
+    }
+    return { name, epoch: ours ? store.dutyEpochs.get(name) : null, doneMsAgo: null };
+  });
+}
+
+/** The raw statements of `commit.ts`, of the duties and `start-workers.ts`. */
 export async function runRaw(store: Store, tx: Tx | undefined, node: Node): Promise<{ rows: Record<string, unknown>[] }> {
   await store.travel(tx);
   const { text, values } = flat(node);
-  if (/^SELECT (date_trunc\('milliseconds', now\(\)\)|clock_timestamp\(\)) AS now$/.test(text))
-    return { rows: [{ now: new Date(text.includes('clock') ? store.world.now : (tx?.startedAt ?? store.world.now)) }] };
+  // No restore is modelled: quarantine has its own tests on a real database.
+  if (text === 'SELECT id FROM quarantine WHERE lifted_at IS NULL') return { rows: [] };
+  if (
+    /^SELECT (date_trunc\('milliseconds', now\(\)\)|clock_timestamp\(\)) AS now(, EXISTS \(SELECT FROM quarantine WHERE lifted_at IS NULL\) AS quarantined)?$/.test(
+      text,
+    )
+  )
+    return { rows: [{ quarantined: false, now: new Date(text.includes('clock') ? store.world.now : (tx?.startedAt ?? store.world.now)) }] };
+  if (text.startsWith('/* prepared ask_duties */')) return { rows: askDuties(store, values) };
+  if (text.startsWith('UPDATE duty SET holder = NULL')) {
+    const [holder, names] = values as [string, string[]];
+    for (const name of names) if (store.duties.get(name)?.holder === holder) store.duties.delete(name);
+    return { rows: [] };
+  }
   const counts = /^\/\* prepared witness_(\d+)_(\d+) \*\//.exec(text);
   if (!counts || !tx) throw new TypeError(`the modelled store does not know: ${text.slice(0, 80)}`);
   const [events, messages] = [Number(counts[1]), Number(counts[2])];

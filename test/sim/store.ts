@@ -92,6 +92,9 @@ export class Store {
   readonly open = new Set<Tx>();
   /** Every committed event, oldest first. */
   readonly log: Witnessed[] = [];
+  /** Who holds which duty, and how often each was taken. Each statement about them is a transaction of its own. */
+  readonly duties = new Map<string, { readonly holder: string; readonly until: number }>();
+  readonly dutyEpochs = new Map<string, number>();
   downUntil = 0;
   /** Chance of trouble at a COMMIT. */
   commitTrouble = 0;

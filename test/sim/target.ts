@@ -200,7 +200,16 @@ export function targetOf(world: World, name: string, habit: Habit, sees: Sees, l
     ...(habit === 'again' || habit === 'unlisted'
       ? { another: (spec: LeaseSpec, signal: AbortSignal) => call(`another ${spec.externalName.slice(-6)}`, signal, () => make(spec, true), latest(signal)) }
       : {}),
-    inspect: async () => ({ state: 'absent' }),
+    inspect: ({ externalName }, signal) =>
+      call(
+        'inspect',
+        signal,
+        () => {
+          const object = held.get(externalName);
+          return object ? { state: 'present', usable: object.enabled, expiresAt: new Date(object.endsAt), openSessions: null } : { state: 'absent' };
+        },
+        Number.POSITIVE_INFINITY,
+      ),
     revoke: (ref, signal) => call(`revoke ${ref.externalName.slice(-6)}`, signal, (steps) => end(ref, steps), Number.POSITIVE_INFINITY),
     sweep: (signal) =>
       call(

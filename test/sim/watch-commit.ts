@@ -67,7 +67,16 @@ const lawful: Readonly<Record<string, Readonly<Record<string, readonly string[]>
 /** Where an event names what it is about. */
 const about: Readonly<Record<string, keyof Witnessed>> = { request: 'request', access_grant: 'grant', lease: 'lease', review: 'grant' };
 /** Events that say something beside a move, or of nothing that moves. */
-const beside = new Set(['lease.cut', 'lease.vanished', 'lease.adopted', 'claim.refused', 'access.refused', 'decision.refused', 'request.glass-broken']);
+const beside = new Set([
+  'lease.cut',
+  'lease.vanished',
+  'lease.unexplained',
+  'lease.adopted',
+  'claim.refused',
+  'access.refused',
+  'decision.refused',
+  'request.glass-broken',
+]);
 
 /** Judges one transaction at the moment at which others can see it. */
 export function judgeCommit(judged: Judged, tx: Tx): void {

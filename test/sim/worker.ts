@@ -30,6 +30,8 @@ export interface Done {
 const plant = plants.find(({ name }) => name === (workerData as { plant?: string } | null)?.plant);
 /** Telling people has no part in this, and no channel. */
 const noNotifier = 'export const notifier = () => ({ lanes: [], run: async () => undefined, stop: async () => undefined });';
+/** Nothing is old enough to be pruned in a run of two minutes. */
+const noPruner = 'export const pruner = () => async () => undefined;';
 const root = new URL('../../', import.meta.url).href;
 const missing = new Set(plant?.edits);
 
@@ -37,6 +39,7 @@ registerHooks({
   load(url, context, next) {
     const file = url.startsWith(root) ? url.slice(root.length) : '';
     if (file === 'src/workers/notify.ts') return { format: 'module', source: noNotifier, shortCircuit: true };
+    if (file === 'src/workers/prune.ts') return { format: 'module', source: noPruner, shortCircuit: true };
     const edits = plant?.edits?.filter((edit) => edit.file === file) ?? [];
     const loaded = next(url, context);
     if (edits.length === 0) return loaded;

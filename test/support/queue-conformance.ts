@@ -176,12 +176,12 @@ export function queueConformance(name: string, make: QueueFactory): void {
       const { queue, ran, start } = await begin({ concurrency: 1 });
       let ended = false;
       start(async () => {
-        await sleep(200);
+        await sleep(1_500);
         ended = true;
       });
       await queue.add(job('a'));
       await queue.add(job('b'));
-      await queue.add(job('c', { dueAt: new Date(Date.now() + 50), lane: 'other' }));
+      await queue.add(job('c', { dueAt: new Date(Date.now() + 1_000), lane: 'other' }));
       await until(() => ran.length === 1);
       await queue.stop(5_000);
       expect(ended).toBe(true);
@@ -241,6 +241,40 @@ export function queueConformance(name: string, make: QueueFactory): void {
       await until(() => ran.length === 3);
       await until(() => queue.depth().running === 0);
       await expect.poll(async () => (await lanes())[0], { timeout: promptMs }).toEqual({ lane: 'target:a', waiting: 0, running: 0 });
+    });
+
+    test('a lane that is held begins nothing, others go on; once it is let go everything that waited runs', async () => {
+      const { queue, ran, start } = await begin();
+      start();
+      await queue.add(job('before', { lane: 'target:a' }));
+      await until(() => ran.length === 1);
+      queue.hold('target:a', true);
+      queue.hold('target:new', true);
+      await sleep(50);
+      for (const name of ['one', 'two', 'three']) await queue.add(job(name, { lane: 'target:a' }));
+      await queue.add(job('new', { lane: 'target:new' }));
+      await queue.add(job('other', { lane: 'target:b' }));
+      await until(() => ran.length === 2);
+      await sleep(400);
+      expect(ran.map((one) => one.job.subject)).toEqual(['before', 'other']);
+      queue.hold('target:a', false);
+      queue.hold('target:new', false);
+      await until(() => ran.length === 6);
+      await until(() => queue.depth().running === 0);
+      expect(new Set(ran.map((one) => one.job.id)).size).toBe(6);
+    });
+
+    test('no more jobs begin in a second than the rate of their lane says, and all of them run', async () => {
+      const { queue, ran, start } = await begin({ perSecond: 10, concurrency: 8 });
+      start();
+      const began = Date.now();
+      for (let n = 0; n < 35; n++) await queue.add(job(`n${n}`, { lane: 'target:a' }));
+      await queue.add(job('other', { lane: 'target:b' }));
+      await until(() => ran.some((one) => one.job.subject === 'other'), 1_000);
+      await until(() => ran.length === 36, 10_000);
+      expect(Date.now() - began).toBeGreaterThan(2_000);
+      // A second's worth may come at the end of one second and as much at the beginning of the next.
+      for (const { at } of ran) expect(ran.filter((one) => one.job.lane === 'target:a' && one.at >= at && one.at < at + 990).length).toBeLessThanOrEqual(21);
     });
 
     test('a due time beyond 2³¹ ms is not taken for now', async () => {

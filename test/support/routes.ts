@@ -6,6 +6,7 @@ import { deliveryRoutes } from '../../src/http/routes/deliveries.ts';
 import { grantRoutes } from '../../src/http/routes/grants.ts';
 import { loginApi } from '../../src/http/routes/login-api.ts';
 import { meRoutes } from '../../src/http/routes/me.ts';
+import { quarantineRoutes } from '../../src/http/routes/quarantine.ts';
 import { requestRoutes } from '../../src/http/routes/requests.ts';
 import { reviewRoutes } from '../../src/http/routes/reviews.ts';
 import { systemRoutes } from '../../src/http/routes/system.ts';
@@ -19,6 +20,7 @@ export const apiTable: readonly Route[] = [
   ...deliveryRoutes,
   ...auditRoutes,
   ...systemRoutes,
+  ...quarantineRoutes({} as Parameters<typeof quarantineRoutes>[0]),
   ...loginApi({} as Parameters<typeof loginApi>[0]),
 ];
 
@@ -40,16 +42,20 @@ const walk = (layers: readonly Layer[]): string[] =>
     return layer.handle.stack ? walk(layer.handle.stack) : [];
   });
 
+interface App {
+  readonly router: { readonly stack: readonly Layer[] };
+}
+/** The express application; others listen to calls as well. */
+const appOf = (server: Server): App => (server.listeners('request') as unknown as Partial<App>[]).find((one): one is App => one.router !== undefined)!;
+
 /** The routes beside the API: pages, forms, health, assets. `GET /path`. */
 export function pageRoutes(server: Server): string[] {
-  const [app] = server.listeners('request') as unknown as { router: { stack: readonly Layer[] } }[];
-  const layers = app!.router.stack.filter((layer) => layer.route !== undefined || (layer.handle.stack !== undefined && layer.match('/anything')));
+  const layers = appOf(server).router.stack.filter((layer) => layer.route !== undefined || (layer.handle.stack !== undefined && layer.match('/anything')));
   return [...new Set(walk(layers))].sort();
 }
 
 /** The routes of `/api/v1` as the router has them. */
 export function mountedApiRoutes(server: Server): string[] {
-  const [app] = server.listeners('request') as unknown as { router: { stack: readonly Layer[] } }[];
-  const layer = app!.router.stack.find((one) => one.handle.stack !== undefined && !one.match('/anything') && one.match('/api/v1/me'));
+  const layer = appOf(server).router.stack.find((one) => one.handle.stack !== undefined && !one.match('/anything') && one.match('/api/v1/me'));
   return [...new Set(walk(layer!.handle.stack!))].filter((name) => /^(GET|POST|DELETE|PUT|PATCH) /.test(name)).sort();
 }

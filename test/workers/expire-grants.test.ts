@@ -21,6 +21,7 @@ function recordingQueue(): Queue & { jobs: Job[] } {
     jobs,
     add: async (job) => void jobs.push(job),
     start: () => undefined,
+    hold: () => undefined,
     stop: async () => undefined,
     depth: () => ({ waiting: jobs.length, running: 0, failed: 0 }),
   };

@@ -27,7 +27,8 @@ export async function exportAudit(terminal: Terminal, options: ExportOptions): P
     await toFile(options.checkpoints, last.watch(await client.stream('/audit/checkpoints')));
     end = String(sizeOf(last.text()));
   }
-  const stream = await client.stream('/audit/export', { format: options.format, end });
+  const { first, archiveSha256 } = await client.get<{ first?: number; archiveSha256?: string | null }>('/audit/checkpoint');
+  const stream = await client.stream('/audit/export', { format: options.format, end, first: first ? String(first) : undefined });
   if (options.out === undefined) await toStdout(terminal, stream);
   else {
     await toFile(options.out, stream);
@@ -35,7 +36,12 @@ export async function exportAudit(terminal: Terminal, options: ExportOptions): P
       options.format === 'jsonl'
         ? ` next: halligan audit verify ${options.out} --key KEY${options.checkpoints ? ` --checkpoints ${options.checkpoints}` : ''}`
         : '';
-    say(terminal, `Written: ${[options.out, options.checkpoints].filter(Boolean).join(', ')}.${key}`);
+    say(terminal, `Written: ${[options.out, options.checkpoints].filter(Boolean).join(', ')}.${first ? '' : key}`);
+  }
+  if (first) {
+    const whole = `(head -n ${first} ARCHIVE; cat ${options.out ?? 'THIS'}) | halligan audit verify - --key KEY --checkpoints ${options.checkpoints ?? 'CHECKPOINTS'}`;
+    say(terminal, `The log was pruned: this begins at entry ${first}. What comes before is in the archived export with the SHA-256 ${archiveSha256 ?? '?'}.`);
+    if (options.format === 'jsonl') say(terminal, `Together they are the whole log: ${whole}`);
   }
   return exit.ok;
 }

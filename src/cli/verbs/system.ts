@@ -21,6 +21,9 @@ export async function systemStatus(terminal: Terminal, options: { output?: strin
   const now = new Date(system.readAt);
   put(terminal, ...table(targetColumns(now), system.targets, widthOf(terminal)));
   put(terminal, [queueWords(system.processes), lagWords(system, now), aliveWords(system.processes)].join(' · '));
+  if (system.quarantinedAt !== null)
+    say(terminal, `▲ In quarantine, begun ${relative(system.quarantinedAt, now)}: nothing is opened after a restore. next: halligan quarantine`);
+  if (system.duties.some((one) => one.process !== null)) put(terminal, dutyWords(system));
   for (const words of troubleWords(system)) say(terminal, words);
   return exit.ok;
 }
@@ -71,13 +74,30 @@ const nameOf = (one: Process): string => `${one.roles.join('+')} on ${line(one.h
 
 const aliveWords = (processes: readonly Process[]): string => (processes.length === 0 ? 'no process is alive' : `${processes.map(nameOf).join(', ')} alive`);
 
-function troubleWords({ targets, processes, deliveries, log }: WireSystem): string[] {
-  const skewed = processes.filter((one) => Math.abs(one.clockOffsetMs) > 5_000);
+/** What only one process does, and which one does it. */
+function dutyWords({ duties, processes }: WireSystem): string {
+  const holders = [...new Set(duties.flatMap((one) => one.process ?? []))];
+  const nameOfHolder = (id: string): string => {
+    const found = processes.find((one) => one.id === id);
+    return found ? nameOf(found) : 'a process that was not seen yet';
+  };
+  const namesOf = (id: string): string =>
+    duties
+      .filter((one) => one.process === id)
+      .map((one) => line(one.name))
+      .join(', ');
+  return `duties  ${holders.map((id) => `${namesOf(id)} by ${nameOfHolder(id)}`).join(' · ')}`;
+}
+
+function troubleWords({ duties, targets, processes, deliveries, log }: WireSystem): string[] {
   const versions = new Set(processes.map((one) => one.version));
   return [
     ...(processes.some((one) => one.queue !== null)
       ? []
       : ['▲ No worker is alive: nothing is ended but by the targets themselves. Start one: halligan worker, or halligan serve.']),
+    ...(processes.some((one) => one.queue !== null)
+      ? duties.filter((one) => one.process === null).map((one) => `▲ Nobody does ${line(one.name)} at this moment; a worker should within seconds.`)
+      : []),
     ...targets
       .filter((one) => one.overdue > 0)
       .map((one) => `▲ ${line(one.target)}: ${plural(one.overdue, 'revocation')} overdue${one.why ? `: ${line(one.why)}` : ''}`),
@@ -86,7 +106,6 @@ function troubleWords({ targets, processes, deliveries, log }: WireSystem): stri
       .filter((one) => one.failing > 0)
       .map((one) => `▲ ${line(one.channel)}: ${plural(one.failing, 'message')} tried again: ${line(one.why ?? '')}`),
     ...processes.flatMap((one) => one.troubles.map((trouble) => `▲ ${nameOf(one)}: ${line(trouble)}`)),
-    ...skewed.map((one) => `▲ ${nameOf(one)}: its clock is off by ${about(one.clockOffsetMs / 1_000)}. Nothing is decided by it; mend it all the same.`),
     ...(versions.size > 1 ? [`Several versions run: ${[...versions].map(line).join(', ')}.`] : []),
   ];
 }

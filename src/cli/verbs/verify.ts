@@ -63,6 +63,10 @@ function showGood(terminal: Terminal, result: VerifySuccess): void {
     `checkpoints  ok      ${grouped(result.checkpoints)} signed, each contains the one before`,
     `head         ok      entry ${grouped(Math.max(0, result.entries - 1))}${sealed}`,
   );
+  for (const [first, last] of result.lost) {
+    const which = first === last ? `entry ${grouped(first)} is` : `entries ${grouped(first)} to ${grouped(last)} are`;
+    put(terminal, `lost         ▲       ${which} known by the hash alone: the text was lost in a restore, as a later entry log.continued says`);
+  }
   if (result.unsealed > 0)
     put(terminal, `not sealed   –       ${plural(result.unsealed, 'entry', 'entries')} after the newest checkpoint, of which nothing is proven`);
 }

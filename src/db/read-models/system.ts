@@ -52,7 +52,21 @@ export interface ProcessView {
   readonly troubles: readonly string[];
 }
 
+/** What only one process does at a time. */
+export interface DutyView {
+  readonly name: string;
+  /** The process that holds it; null when nobody does. */
+  readonly process: string | null;
+  /** Since when it holds it. */
+  readonly takenAt: Date | null;
+  /** When a run of it last ended well, in any process. */
+  readonly doneAt: Date | null;
+}
+
 export interface Pressure extends Lags {
+  readonly duties: readonly DutyView[];
+  /** Since when nothing is opened, because of a restore; null when that is not so. */
+  readonly quarantinedAt: Date | null;
   readonly targets: readonly TargetPressure[];
   readonly processes: readonly ProcessView[];
   readonly readAt: Date;
@@ -99,13 +113,14 @@ async function readTargets(db: Db): Promise<TargetPressure[]> {
   return rows;
 }
 
-async function readLags(db: Db): Promise<Lags & { readAt: Date }> {
+async function readLags(db: Db): Promise<Lags & Pick<Pressure, 'quarantinedAt' | 'readAt'>> {
   const { rows } = await sql<{
     outbox: Lags['outbox'];
     log: Pick<Lags['log'], 'waiting' | 'oldestSeconds'>;
     sealedAt: Date | null;
     notices: Lags['notices'];
     deliveries: Lags['deliveries'];
+    quarantinedAt: Date | null;
     readAt: Date;
   }>`SELECT
       (SELECT json_build_object('rows', count(*), 'oldestSeconds', ${seconds('min(created_at)')}) FROM outbox) AS outbox,
@@ -116,6 +131,7 @@ async function readLags(db: Db): Promise<Lags & { readAt: Date }> {
         SELECT channel, count(*) AS waiting, ${seconds('min(created_at)')} AS "oldestSeconds", count(last_error) AS failing,
           (array_agg(last_error ORDER BY created_at) FILTER (WHERE last_error IS NOT NULL))[1] AS why
         FROM delivery WHERE state = 'waiting' GROUP BY channel) c) AS deliveries,
+      (SELECT began_at FROM quarantine WHERE lifted_at IS NULL) AS "quarantinedAt",
       now() AS "readAt"`.execute(db);
   const [row] = rows;
   if (!row) throw new Error('no answer');
@@ -133,11 +149,18 @@ const readProcesses = (db: Db): Promise<ProcessView[]> =>
     .orderBy('id')
     .execute();
 
+async function readDuties(db: Db): Promise<DutyView[]> {
+  const { rows } = await sql<DutyView>`
+    SELECT name, CASE WHEN held_until > now() THEN holder END AS process, CASE WHEN held_until > now() THEN taken_at END AS "takenAt", done_at AS "doneAt"
+    FROM duty ORDER BY name`.execute(db);
+  return rows;
+}
+
 /** What metrics show: read by index, with no look at what is merely open. */
 export async function readPressure(db: Db): Promise<Pressure> {
   const targets = await readTargets(db);
   const lags = await readLags(db);
-  return { ...lags, targets, processes: await readProcesses(db) };
+  return { ...lags, targets, processes: await readProcesses(db), duties: await readDuties(db) };
 }
 
 const calm = (target: string): TargetPressure => ({
@@ -166,7 +189,7 @@ export async function readSystem(db: Db, readers: Readers, viewer: Viewer, targe
     FROM audit_event e JOIN lease l ON l.id = e.lease_id JOIN access_grant g ON g.id = l.grant_id
     WHERE e.at > now() - interval '1 hour' AND e.type = 'lease.cut' GROUP BY l.target`.execute(db);
   const names = new Set([...targets, ...opened.map((row) => row.target), ...pressure.targets.map((row) => row.target)]);
-  const { outbox, log, notices, deliveries, processes, readAt } = pressure;
+  const { outbox, log, notices, deliveries, processes, duties, quarantinedAt, readAt } = pressure;
   const all = [...names].sort().map((name) => {
     const recent = ended.find((row) => row.target === name);
     return {
@@ -176,5 +199,5 @@ export async function readSystem(db: Db, readers: Readers, viewer: Viewer, targe
       dueToCutP99Seconds: recent?.p99 ?? null,
     };
   });
-  return { targets: all, processes, outbox, log, notices, deliveries, readAt };
+  return { targets: all, processes, duties, outbox, log, notices, deliveries, quarantinedAt, readAt };
 }

@@ -40,5 +40,16 @@ export const system = z.object({
       troubles: z.array(z.string()),
     }),
   ),
+  quarantinedAt: at.nullable().describe('Since when nothing is opened because of a restore: see GET /quarantine.'),
+  duties: z
+    .array(
+      z.object({
+        name: z.string(),
+        process: z.string().nullable().describe('The id of the process that does it now; null when none does.'),
+        takenAt: at.nullable(),
+        doneAt: at.nullable().describe('When a run of it last ended well, in any process.'),
+      }),
+    )
+    .describe('What only one process does at a time.'),
   readAt: at,
 });

@@ -2,12 +2,14 @@
 import { revokeGrant, revokeIncident } from '../../commands/end-grant.ts';
 import { incident as incidentForm, parse, reason as reasonForm } from '../../commands/inputs.ts';
 import { activeGrants, dueToCut, type GrantView, type LeaseView } from '../../db/read-models/grants.ts';
+import { quarantineOn } from '../../db/read-models/quarantine.ts';
 import { readSystem } from '../../db/read-models/system.ts';
 import { seesEverything } from '../../db/read-models/viewer.ts';
 import { html, type Part, personText } from '../html.ts';
 import { csrfField } from '../layout.ts';
 import { goTo, send, type View } from '../view.ts';
 import { counted, figure, grantState, leaseState, left, plural, relative, time } from '../words.ts';
+import { quarantinePart } from './quarantine.ts';
 import { revokeForm } from './request.ts';
 import { systemHead } from './system.ts';
 
@@ -15,10 +17,11 @@ export async function activePage(view: View): Promise<void> {
   const { ctx, actor, request } = view;
   const incident = typeof request.query['incident'] === 'string' ? request.query['incident'] : undefined;
   const runsIt = seesEverything(ctx.policy, actor);
-  const [all, speed, system] = await Promise.all([
+  const [all, speed, system, quarantine] = await Promise.all([
     activeGrants(ctx.db, ctx.policy, actor),
     dueToCut(ctx.db),
     runsIt && !incident ? readSystem(ctx.db, ctx.policy, actor, ctx.targets.keys()) : undefined,
+    runsIt && !incident ? quarantineOn(ctx.db) : null,
   ]);
   const grants = incident ? all.filter((grant) => grant.incident === incident) : all;
   const open = grants.filter((grant) => grant.endedAt === null);
@@ -38,6 +41,7 @@ export async function activePage(view: View): Promise<void> {
     sub: html`${incident ? html`Only ${incident} · <a href="/active">show all</a> · ` : ''}${plural(open.length, 'grant')} open${scope}, ${plural(leases.length, 'lease')}${speed.p99 === null ? '' : ` · due to cut: ${speed.p99.toFixed(1)} s (99 %, last hour)`}`,
     body: [
       overdue.map(({ grant, lease }) => overdueNote(grant, lease)),
+      quarantine && system && quarantinePart(quarantine, system.readAt),
       system && systemHead(system),
       grants.length > 0
         ? table(view, grants)

@@ -9,7 +9,7 @@ type Target = System['targets'][number];
 export const systemHead = (system: System): Part =>
   html`<section aria-label="How Halligan does">${troubles(system).map((trouble) => html`<div class="note over">${trouble}</div>`)}
 <table><thead><tr><th>Target</th><th>Open</th><th>Due</th><th>Overdue</th><th>Last ok</th><th>Due to cut, 99 %</th><th>Next try</th></tr></thead><tbody>${system.targets.map((target) => row(target, system.readAt))}</tbody></table>
-<p class="soft">${[queueWords(system.processes), lagWords(system), aliveWords(system.processes)].map((words, index) => (index > 0 ? html` · ${words}` : words))}</p></section>`;
+<p class="soft">${[queueWords(system.processes), lagWords(system), aliveWords(system.processes), ...dutyWords(system)].map((words, index) => (index > 0 ? html` · ${words}` : words))}</p></section>`;
 
 /** On a narrow screen the headings are gone, and each cell says what it is. */
 const cell = (what: string, value: Part): Part => html`<td><span class="narrow">${what} </span>${value}</td>`;
@@ -52,6 +52,13 @@ const aliveWords = (processes: readonly ProcessView[]): Part =>
     ? 'no process is alive'
     : processes.map((one, index) => html`${index > 0 ? ', ' : ''}${nameOf(one)}, version ${one.version}, since ${time(one.startedAt, one.seenAt)}`);
 
+/** What only one process does, and which one does it. */
+const dutyWords = ({ duties, processes }: System): Part[] =>
+  duties.flatMap((one) => {
+    const holder = processes.find((other) => other.id === one.process);
+    return holder ? [`${one.name} by ${nameOf(holder)}`] : [];
+  });
+
 function troubles({ processes, deliveries, log }: System): Part[] {
   return [
     ...(processes.some((one) => one.queue !== null) ? [] : ['No worker is alive: nothing is ended but by the targets themselves.']),
@@ -60,8 +67,5 @@ function troubles({ processes, deliveries, log }: System): Part[] {
       .filter((one) => one.failing > 0)
       .map((one) => html`${one.channel}: ${plural(one.failing, 'message')} tried again: ${personText(one.why ?? '')}`),
     ...processes.flatMap((one) => one.troubles.map((trouble) => html`${nameOf(one)}: ${personText(trouble)}`)),
-    ...processes
-      .filter((one) => Math.abs(one.clockOffsetMs) > 5_000)
-      .map((one) => `${nameOf(one)}: its clock is off by ${Math.round(one.clockOffsetMs / 1_000)} s. Nothing is decided by it; mend it all the same.`),
   ];
 }
