@@ -3,16 +3,16 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { type Bench, call, type Figure, figure, ms, quantile, tokensOf } from './support.ts';
 
-const sessions = 20;
+export const sessions = 20;
 const rounds = 5;
 
-const targetUrl = (bench: Bench, user: string, password: string): string => {
+export const targetUrl = (bench: Bench, user: string, password: string): string => {
   const url = new URL(bench.superuserUrl);
   return Object.assign(url, { pathname: '/orders', username: user, password }).href;
 };
 
 /** A session that notices its end; `cut` gives the milliseconds from `due` until then. */
-async function openWatched(url: string, due: Date): Promise<{ cut: Promise<number> }> {
+export async function openWatched(url: string, due: Date): Promise<{ cut: Promise<number> }> {
   const client = new pg.Client({ connectionString: url });
   const cut = new Promise<number>((resolve) => {
     client.on('error', () => resolve(Date.now() - due.getTime()));
@@ -22,7 +22,8 @@ async function openWatched(url: string, due: Date): Promise<{ cut: Promise<numbe
   return { cut };
 }
 
-async function ours(bench: Bench, token: () => string): Promise<number[]> {
+/** Milliseconds from due to cut, of a few sessions that end one after the other. */
+export async function ours(bench: Bench, token: () => string): Promise<number[]> {
   const watched: { cut: Promise<number> }[] = [];
   for (let i = 0; i < sessions; i++) {
     const seconds = 6;
@@ -72,22 +73,27 @@ async function polled(bench: Bench): Promise<number[]> {
   return cuts;
 }
 
-/** Fills Halligan's database with active grants that end tomorrow; returns a function that removes them. */
-async function crowd(bench: Bench, count: number): Promise<() => Promise<void>> {
+/** Fills Halligan's database with active grants that end tomorrow, of one person, under ids that rise as real ones do; returns a function that removes them. */
+export async function crowd(bench: Pick<Bench, 'superuserUrl'>, count: number, database = 'halligan'): Promise<() => Promise<void>> {
   const url = new URL(bench.superuserUrl);
-  url.pathname = '/halligan';
+  url.pathname = `/${database}`;
   const client = new pg.Client({ connectionString: url.href });
+  // A crowd that is not removed ends with its server.
+  client.on('error', () => undefined);
   await client.connect();
   await client.query(
+    `INSERT INTO person (id, issuer, subject, name, groups, groups_read_at) SELECT 'per_' || repeat('c', 32), 'bench', 'oncall', 'crowd', '{}', now() WHERE NOT EXISTS (SELECT FROM person WHERE subject = 'oncall')`,
+  );
+  await client.query(
     `INSERT INTO request (id, person_id, state, entitlements, duration_seconds, reason, break_glass, policy, policy_hash, approver_groups, approver_subjects, reviewer_groups, reviewer_subjects, lapses_at, decided_at)
-     SELECT 'req_' || md5('crowd' || n), (SELECT id FROM person WHERE subject = 'oncall'), 'approved', '{orders-readonly}', 86400, 'crowd', false, '[]', 'x', '{}', '{}', '{}', '{}', now() + interval '1 day', now() FROM generate_series(1, $1::int) n`,
+     SELECT 'req_' || lpad(to_hex(n), 32, '0'), (SELECT id FROM person WHERE subject = 'oncall'), 'approved', '{orders-readonly}', 86400, 'crowd', false, '[]', 'x', '{}', '{}', '{}', '{}', now() + interval '1 day', now() FROM generate_series(1, $1::int) n`,
     [count],
   );
   await client.query(
     `INSERT INTO access_grant (id, request_id, person_id, state, break_glass, starts_at, ends_at)
-     SELECT 'gnt_' || substr(id, 5), id, person_id, 'active', false, now(), now() + interval '1 day' FROM request WHERE reason = 'crowd'`,
+     SELECT 'gnt_' || substr(id, 5), id, person_id, 'active', false, now(), now() + interval '1 day' FROM request WHERE reason = 'crowd' ORDER BY id`,
   );
-  await client.query('ANALYZE access_grant');
+  await client.query('VACUUM ANALYZE access_grant');
   return async () => {
     await client.query(`DELETE FROM access_grant USING request WHERE request.id = access_grant.request_id AND request.reason = 'crowd'`);
     await client.query(`DELETE FROM request WHERE reason = 'crowd'`);

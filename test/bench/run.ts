@@ -1,11 +1,14 @@
-/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|telling|providers` for one part; the last one needs OpenBao. */
+/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|telling|providers|storm|emptied|workers|scale` for one part; providers needs OpenBao, the last three Redis. */
 
 import { findBao, howToGetBao } from '../../src/demo/openbao.ts';
 import { claims } from './claims.ts';
 import { ending } from './ending.ts';
 import { verifying, witness } from './log.ts';
 import { providers } from './providers.ts';
+import { emptied, workers } from './queue.ts';
+import { scale } from './scale.ts';
 import { starting } from './start.ts';
+import { storm } from './storm.ts';
 import { type Bench, type Figure, startBench } from './support.ts';
 import { telling } from './telling.ts';
 
@@ -20,6 +23,10 @@ const parts: Record<string, ((bench: Bench) => Promise<Figure[]>) | (() => Promi
   verify: verifying,
   telling,
   providers,
+  storm,
+  emptied,
+  workers,
+  scale,
 };
 const chosen = process.argv.includes('--only') ? Object.entries(parts).filter(([name]) => name === only) : Object.entries(parts);
 if (chosen.length === 0) {
@@ -37,7 +44,8 @@ for (const [name, part] of chosen) {
     if (!missing) continue;
   }
   console.error(`measuring: ${name} …`);
-  const bench = part === telling ? undefined : await startBench(name === 'providers' ? { bao, many: true } : {});
+  const bench =
+    part === telling ? undefined : await startBench({ bao: name === 'providers' ? bao : undefined, many: ['providers', 'storm', 'workers'].includes(name) });
   try {
     for (const figure of await part(bench as Bench)) {
       figures.push(figure);

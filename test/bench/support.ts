@@ -1,7 +1,7 @@
 /** What the measurements share: a Halligan to measure, people with tokens, replay of recorded SQL, and figures. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { Agent, request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +12,8 @@ import type { Recorded } from './house-child.ts';
 export interface Bench {
   readonly url: string;
   readonly superuserUrl: string;
+  /** Bytes of memory that the measured process has now (Linux). */
+  memory(): Promise<number>;
   /** Runs `work` while the server records its SQL. */
   record(work: () => Promise<unknown>): Promise<Recorded[]>;
   /** When it was started with one: the OpenBao behind `orders-vault`. */
@@ -41,6 +43,7 @@ export async function startBench(options: BenchOptions = {}): Promise<Bench> {
     url,
     superuserUrl,
     bao,
+    memory: async () => Number(/^VmRSS:\s+(\d+) kB/m.exec(await readFile(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1_024,
     lastTarget: (mode) => void child.send(mode),
     async record(work) {
       child.send('record');

@@ -91,7 +91,7 @@ export const plants: readonly Plant[] = [
     name: 'reconcile-ends-live',
     bug: 'reconcile does not look at the row of what a target holds',
     finds: ['6'],
-    edits: [edit('workers/reconcile-leases', "if (row && row.state !== 'revoked' && row.state !== 'void') continue;", '')],
+    edits: [edit('workers/reconcile-leases', 'if (open.has(ref.externalName)) continue;', '')],
   },
   {
     name: 'sweep-forgets-revoking',

@@ -52,12 +52,15 @@ const aliveWords = (processes: readonly ProcessView[]): Part =>
     ? 'no process is alive'
     : processes.map((one, index) => html`${index > 0 ? ', ' : ''}${nameOf(one)}, version ${one.version}, since ${time(one.startedAt, one.seenAt)}`);
 
-/** What only one process does, and which one does it. */
-const dutyWords = ({ duties, processes }: System): Part[] =>
-  duties.flatMap((one) => {
-    const holder = processes.find((other) => other.id === one.process);
-    return holder ? [`${one.name} by ${nameOf(holder)}`] : [];
+/** What only one process does, and which one does it; with one worker there is nothing to tell. */
+const dutyWords = ({ duties, processes }: System): Part[] => {
+  const workers = processes.filter((one) => one.roles.includes('worker'));
+  if (workers.length < 2) return [];
+  return workers.flatMap((one) => {
+    const names = duties.filter((duty) => duty.process === one.id).map((duty) => duty.name);
+    return names.length > 0 ? [`${names.join(', ')} by ${nameOf(one)}`] : [];
   });
+};
 
 function troubles({ processes, deliveries, log }: System): Part[] {
   return [
