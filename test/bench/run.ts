@@ -1,8 +1,9 @@
-/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|telling|providers|storm|emptied|workers|scale` for one part; providers needs OpenBao, the last three Redis. */
+/** `npm run bench`: every speed and memory claim as a ratio, measured side by side in one run. `--json` for machines, `--only claims|ending|log|verify|start|telling|providers|storm|emptied|workers|scale|growth` for one part; providers needs OpenBao; emptied, workers and scale need Redis. */
 
 import { findBao, howToGetBao } from '../../src/demo/openbao.ts';
 import { claims } from './claims.ts';
 import { ending } from './ending.ts';
+import { growth } from './growth.ts';
 import { verifying, witness } from './log.ts';
 import { providers } from './providers.ts';
 import { emptied, workers } from './queue.ts';
@@ -27,6 +28,7 @@ const parts: Record<string, ((bench: Bench) => Promise<Figure[]>) | (() => Promi
   emptied,
   workers,
   scale,
+  growth,
 };
 const chosen = process.argv.includes('--only') ? Object.entries(parts).filter(([name]) => name === only) : Object.entries(parts);
 if (chosen.length === 0) {
