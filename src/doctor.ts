@@ -1,4 +1,4 @@
-/** `halligan doctor` and `halligan print`: what every target and every way of telling people says to our own identity, and the least rights that a target needs. */
+/** `halligan doctor` and `halligan print`: what every target, the queue and every way of telling people says to our own identity, and the least rights that a target needs. */
 import { stringify } from 'yaml';
 import { table } from './cli/table.ts';
 import { connectTargets, openChannels } from './compose.ts';
@@ -6,6 +6,7 @@ import { type Config, configPath, loadConfig } from './config/load.ts';
 import type { PrintTarget, TargetFault } from './domain/provider.ts';
 import type { Channel } from './notify/channel.ts';
 import { providerOf, providers } from './providers/registry.ts';
+import { checkRedis } from './workers/open-queue.ts';
 
 interface Finding {
   readonly target: string;
@@ -39,12 +40,21 @@ export async function doctorCommand(options: { config?: string | undefined; outp
     }),
   );
   await Promise.all([...targets.values()].map((target) => target.close()));
+  if (config.redis) findings.push(await checkQueue(config.redis));
   findings.push(...(await Promise.all((await openChannels(config)).map(checkChannel))));
   const ok = findings.every((finding) => finding.ok);
   if (options.output === 'json') process.stdout.write(`${JSON.stringify({ ok, targets: findings }, null, 2)}\n`);
   else if (options.output === 'yaml') process.stdout.write(stringify({ ok, targets: findings }));
   else for (const text of asTable(findings)) process.stdout.write(`${text}\n`);
   return ok ? 0 : 1;
+}
+
+/** The queue that processes share, as one more line. */
+async function checkQueue(redis: NonNullable<Config['redis']>): Promise<Finding> {
+  const began = performance.now();
+  const found = await checkRedis(redis).catch((error: Error) => [error.message]);
+  const faults = found.map((message) => ({ message, next: 'Access ends on time without it; mend it, then run halligan doctor again.' }));
+  return { target: 'redis', kind: 'queue', ok: faults.length === 0, ms: Math.round(performance.now() - began), faults };
 }
 
 /** A way of telling people, as one more line. */

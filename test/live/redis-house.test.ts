@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { StartFault } from '../../src/compose.ts';
 import { laneName } from '../../src/queue/payload.ts';
+import { newSeat } from '../cli/run-cli.ts';
 import { freePort, type House, rolesAt, startTestHouse, until } from '../support/house.ts';
 import { claimed, connectWith, endsIn, eventsOf, granted, loginAnswer } from '../support/house-verbs.ts';
 import { strangerAt } from './redis-support.ts';
@@ -41,6 +42,14 @@ const readyz = async (house: House) => {
   const body = (await response.json()) as { faults: { code: string }[]; warnings: { code: string; message: string }[] };
   return { ...body, status: response.status };
 };
+/** What `halligan doctor` finds wrong with Redis. */
+async function doctor(house: House): Promise<string[]> {
+  const seat = await newSeat();
+  const ran = await seat.run('doctor', '--config', house.configFile, '-o', 'json');
+  await seat.close();
+  const { targets } = JSON.parse(ran.out) as { targets: { target: string; faults: { message: string }[] }[] };
+  return targets.find(({ target }) => target === 'redis')!.faults.map(({ message }) => message);
+}
 const ended = (house: House, grant: string, withinMs: number): Promise<unknown> =>
   until(
     'the grant has ended',
@@ -103,10 +112,24 @@ test('a policy that evicts is refused at the start in one sentence; a process wi
   expect(fault).toBeInstanceOf(StartFault);
   expect((fault as Error).message).toMatch(/^redis: .*maxmemory-policy is allkeys-lfu/);
   expect((fault as Error).message).not.toContain(evicting.password);
+  const looked = await doctor(house);
+  expect(looked).toEqual([expect.stringMatching(/maxmemory-policy is allkeys-lfu/)]);
+  expect(looked.join()).not.toContain(evicting.password);
   // A process that only serves needs no queue.
   await house.start({ worker: false });
   expect((await readyz(house)).status).toBe(200);
 });
+
+test('halligan doctor looks at it: well, away, and with a wrong password', async () => {
+  const well = await houseOn(redis.url);
+  expect(await doctor(well)).toEqual([]);
+  const away = await houseOn(`redis://127.0.0.1:${await freePort()}`);
+  expect(await doctor(away)).toEqual([expect.stringMatching(/cannot be used|ECONNREFUSED/)]);
+  const closed = await startRedis([]);
+  open.push({ close: () => closed.stop() });
+  const wrong = await houseOn(closed.url, { password: 'not this one' });
+  expect(await doctor(wrong)).toEqual([expect.stringMatching(/WRONGPASS|password/)]);
+}, 60_000);
 
 test('jobs that somebody writes straight into Redis grant nothing, end nothing and stop nothing', async () => {
   const house = await houseOn(redis.url);
