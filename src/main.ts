@@ -71,7 +71,9 @@ function addServerCommands(to: Command): void {
       leave((await import('./reap/reap.ts')).reapCommand({ targets: options.targets, once: options.once ?? false, everySeconds: options.every })),
     );
   to.command('doctor')
-    .description('ask every target, as Halligan itself: reachable, rights sufficient and not excessive, clocks, roles; and look at Redis and at the ways of telling people; 0 only when all is well')
+    .description(
+      'ask every target, as Halligan itself: reachable, rights sufficient and not excessive, clocks, roles; and look at Redis and at the ways of telling people; 0 only when all is well',
+    )
     .option(...config)
     .addOption(new Option('-o, --output <form>', 'the form of the answer').choices(['table', 'json', 'yaml']).default('table'))
     .action(async (options: { config?: string; output: 'table' | 'json' | 'yaml' }) => finish(await (await serve()).doctorCommand(options)));

@@ -18,16 +18,17 @@ export interface AuthConfig {
 
 const loopbackHosts = new Set(['127.0.0.1', '[::1]', 'localhost']);
 
-/** Whether this URL can only lead to the same machine. */
-export const isLoopback = (url: URL): boolean => loopbackHosts.has(url.hostname);
+const isLoopback = (url: URL): boolean => loopbackHosts.has(url.hostname);
+
+/** Whether the issuer may be asked over plain http: on loopback, and by a name below localhost, which leads a browser to its own machine (RFC 6761 §6.3). */
+export const issuerMayBePlain = (issuer: URL): boolean => isLoopback(issuer) || issuer.hostname.endsWith('.localhost');
 
 /** Throws when a URL would carry logins in the clear: plain http is for a development machine's loopback only. */
 export function assertUsable(config: AuthConfig): void {
-  for (const [what, url] of [
-    ['server.url', config.serverUrl],
-    ['login.issuer', config.issuer],
+  for (const [what, url, near] of [
+    ['server.url', config.serverUrl, isLoopback(config.serverUrl)],
+    ['login.issuer', config.issuer, issuerMayBePlain(config.issuer)],
   ] as const) {
-    if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url)))
-      throw new Error(`${what} must be https (http only for 127.0.0.1 and localhost)`);
+    if (url.protocol !== 'https:' && !(url.protocol === 'http:' && near)) throw new Error(`${what} must be https (http only for 127.0.0.1 and localhost)`);
   }
 }

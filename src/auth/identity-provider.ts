@@ -4,7 +4,7 @@
  */
 import * as oidc from 'openid-client';
 import { Refusal } from '../domain/errors.ts';
-import { type AuthConfig, isLoopback } from './config.ts';
+import { type AuthConfig, issuerMayBePlain } from './config.ts';
 import { type LoginWish, wishParameters } from './wishes.ts';
 
 /** Signatures only a private key can make. HS256 is absent: with it, whoever holds the client secret could mint logins. */
@@ -130,7 +130,7 @@ function answering(issuer: URL): () => Promise<boolean> {
 }
 
 async function discover(config: AuthConfig, clientAuth: oidc.ClientAuth): Promise<oidc.Configuration> {
-  const insecure = config.issuer.protocol === 'http:' && isLoopback(config.issuer);
+  const insecure = config.issuer.protocol === 'http:' && issuerMayBePlain(config.issuer);
   const execute = insecure ? [oidc.allowInsecureRequests] : [];
   const ask = () => oidc.discovery(config.issuer, config.clientId, undefined, clientAuth, { timeout: deadlineSeconds, execute });
   // One more try: the first may have met a connection that the provider closed while it was idle.

@@ -5,6 +5,7 @@
  */
 import { readdir } from 'node:fs/promises';
 import pg from 'pg';
+import { connectionOf } from './pool.ts';
 
 export interface MigrateOptions {
   /** A postgres:// URL of the owner's role. */
@@ -38,9 +39,9 @@ async function run(options: MigrateOptions, direction: 'up' | 'down', count?: nu
   const log = options.log ?? (() => undefined);
   // Large, and only needed here: a server that finds nothing to do never loads it.
   const { runner } = await import('node-pg-migrate');
+  const { url, password } = options;
   const client = new pg.Client({
-    connectionString: options.url,
-    ...(options.password === undefined ? {} : { password: options.password }),
+    ...connectionOf(url, typeof password === 'string' ? async () => password : password),
     application_name: 'halligan migrate',
     connectionTimeoutMillis: 5_000,
     keepAlive: true,

@@ -85,8 +85,20 @@ async function gatherByHand(bench: Bench, count: number): Promise<pg.Client> {
   return own;
 }
 
-/** Ends one login and reads back that it is gone, with no more statements than that needs. */
+/** Several at once write the same rows of the catalogue, which a careful loop tries again. */
 async function endByHand(target: pg.Client, role: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await endOnce(target, role);
+    } catch (error) {
+      if (tries >= 6 || !/tuple concurrently|deadlock/.test((error as Error).message)) throw error;
+      await pause(10 * tries);
+    }
+  }
+}
+
+/** Ends one login and reads back that it is gone, with no more statements than that needs. */
+async function endOnce(target: pg.Client, role: string): Promise<void> {
   await target.query(`ALTER ROLE ${role} NOLOGIN; GRANT ${role} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE`);
   await target.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [role]);
   await target.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);

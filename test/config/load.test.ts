@@ -152,7 +152,12 @@ describe('refused, each in words', () => {
     ['an issuer over http', 'https://id.example.com', 'http://id.example.com', '7 login.issuer: must be https, except on loopback'],
     ['a name that only looks like loopback', 'https://id.example.com', 'http://127.0.0.1.example.com', '7 login.issuer: must be https, except on loopback'],
     ['a name that only looks like one below localhost', 'https://id.example.com', 'http://notlocalhost', '7 login.issuer: must be https, except on loopback'],
-    ['people over http at a name below localhost', 'https://halligan.example.com', 'http://halligan.localhost', '2 server.url: must be https, except on loopback'],
+    [
+      'people over http at a name below localhost',
+      'https://halligan.example.com',
+      'http://halligan.localhost',
+      '2 server.url: must be https, except on loopback',
+    ],
     [
       'a password in the query',
       '@db/halligan',

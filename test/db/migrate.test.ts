@@ -53,6 +53,14 @@ test('a role without rights is told which role to use, and nothing is made', asy
   expect(await tables()).toEqual([]);
 });
 
+test('a password beside the address is the one that is used', async () => {
+  const url = new URL(database.ownerUrl);
+  const password = decodeURIComponent(url.password);
+  url.password = '';
+  expect(await migrate({ url: url.href, directory: 'migrations', password: async () => password })).toContain('0001_house');
+  expect(await migrate({ url: url.href, directory: 'migrations', password })).toEqual([]);
+});
+
 test('a wrong password is told as such, and is not repeated', async () => {
   const url = new URL(database.ownerUrl);
   url.password = 'certainly-wrong';

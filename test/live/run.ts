@@ -1,5 +1,5 @@
 /**
- * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together|identity|redis]`: the providers, login at Keycloak, and the queue on Redis, against real servers, each installed on first
+ * `npm run test:live [-- --only vault|aws|kubernetes|postgres|together|identity|redis|compose]`: the providers, login at Keycloak, the queue on Redis, and the house of docker-compose.yml, against real servers, each installed on first
  * use and started as a child of the tests. A target whose tools are missing is named, with how to get them, and counts as
  * failed; nothing is skipped. Ends with the line `N passed, N failed`.
  */
@@ -25,6 +25,12 @@ const chromium: Need = {
   how: 'Chromium (Debian: apt-get install chromium), or CHROMIUM set to its path',
 };
 const postgres15: Need = { there: () => existsSync('/usr/lib/postgresql/15/bin/postgres'), how: 'PostgreSQL 15 (Debian 12: apt-get install postgresql-15)' };
+const psql = command('psql', ['--version'], 'psql (Debian: apt-get install postgresql-client)');
+const haproxy: Need = {
+  there: () => existsSync('/usr/sbin/haproxy'),
+  how: 'HAProxy 2.4 or newer (Debian 12: apt-get install haproxy; the service need not run)',
+};
+const root: Need = { there: () => process.getuid?.() === 0, how: 'root, for a mount namespace in which everything is read-only' };
 const redis: Need = { there: () => existsSync('/usr/bin/redis-server'), how: 'Redis 7 (Debian 12: apt-get install redis-server; the service need not run)' };
 
 /** By the name that `--only` takes: a target's test files begin with it. */
@@ -36,6 +42,7 @@ const targets: Readonly<Record<string, readonly Need[]>> = {
   together: [python, go, openssl],
   identity: [python, java, maven, chromium],
   redis: [redis],
+  compose: [go, python, java, maven, redis, psql, haproxy, root],
 };
 
 const bin = resolve('node_modules/.bin');

@@ -29,7 +29,7 @@ export interface Keycloak {
 }
 
 /** Fetches the distribution once, by Maven, which checks it against the repository's checksum. */
-async function install(): Promise<string> {
+export async function install(): Promise<string> {
   const folder = await installed(`keycloak-${version}`, async (making) => {
     await runTool('mvn', ['-q', 'dependency:get', `-Dartifact=org.keycloak:keycloak-quarkus-dist:${version}:zip`, '-Dtransitive=false']);
     const zip = join(homedir(), '.m2', 'repository', 'org', 'keycloak', 'keycloak-quarkus-dist', version, `keycloak-quarkus-dist-${version}.zip`);
