@@ -76,15 +76,29 @@ export async function lookAtStore(ctx: Small, publication: Publication): Promise
 
 async function causesOf(db: Db, known: string | undefined, published: Checkpoint | null): Promise<Cause[]> {
   const ahead = (published?.size ?? 0) > ((await newestCheckpoint(db))?.size ?? 0);
-  const moved = known !== undefined && known !== (await identityOf(db));
+  const moved = known !== undefined && !samePlace(known, await identityOf(db));
   return [...(ahead ? (['log-ahead'] as const) : []), ...(moved ? (['store-moved'] as const) : [])];
 }
 
-/** The server and the database on it: another one after a dump is restored, on whichever server, and after a copy to a new server. */
+/**
+ * The server and the database on it: another one after a dump is restored, on whichever server, and after a copy to a new server. A server that keeps its
+ * identifier from us is `?`.
+ */
 async function identityOf(db: Db): Promise<string> {
-  const { rows } = await sql<{ identity: string }>`
-    SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid AS identity FROM pg_database WHERE datname = current_database()`.execute(db);
-  return rows[0]?.identity ?? '';
+  const asked = await sql<{ database: string; may: boolean }>`
+    SELECT oid::text AS database, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') AS may FROM pg_database WHERE datname = current_database()`.execute(
+    db,
+  );
+  const { database, may } = asked.rows[0] ?? { database: '?', may: false };
+  if (!may) return `?/${database}`;
+  const { rows } = await sql<{ server: string }>`SELECT system_identifier::text AS server FROM pg_control_system()`.execute(db);
+  return `${rows[0]?.server ?? '?'}/${database}`;
+}
+
+/** Whether these can be one place: what one of them does not know tells nothing. */
+function samePlace(one: string, other: string): boolean {
+  const [[server, database], [server2, database2]] = [one.split('/'), other.split('/')];
+  return database === database2 && (server === server2 || server === '?' || server2 === '?');
 }
 
 async function publishedOrNothing(publication: Publication): Promise<Checkpoint | null> {

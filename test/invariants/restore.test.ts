@@ -220,6 +220,17 @@ test('a copy on another database is noticed although the log is whole; a first s
   await house.stop();
   await house.start();
   expect(await shown(admin)).toBeNull();
+
+  // A server that keeps its identifier to itself: the database's own number still tells.
+  await house.stop();
+  await query('REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC');
+  await house.start();
+  expect(await shown(admin)).toBeNull();
+  await house.stop();
+  await backUp();
+  await restore();
+  await house.start();
+  expect(await shown(admin)).toMatchObject({ causes: ['store-moved'] });
 }, 60_000);
 
 test('what was published and cannot be read back keeps the quarantine, with the reason', async () => {
