@@ -22,12 +22,12 @@ interface Options {
   readonly patienceMs: number;
 }
 
-/** A lane in which jobs begin may be longer than the patience; so many times the patience nothing waits in Redis, whatever begins there. */
-const longest = 10;
+/** A lane in which jobs begin may be longer than the patience. Longer than so many times the patience nothing waits in Redis, whatever begins there: who can hold one job back there must not keep access open for a minute. */
+const longest = 1.5;
 
 /**
  * Late by a second a job is looked after, then every third of the patience; after the patience it is run here. While other
- * jobs of its lane begin, it only waits its turn: then it is looked after once in a patience, and run here after ten of them.
+ * jobs of its lane begin, it only waits its turn: then it is looked after once in a patience, and run here after one and a half.
  */
 export function placements({ now, patienceMs }: Options) {
   const all = new Map<string, Placed>();

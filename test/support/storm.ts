@@ -65,17 +65,22 @@ export interface Storm {
   readonly leases: ReadonlyMap<string, readonly string[]>;
 }
 
-/** Live leases with their logins, `count` over all ten targets, whose grants all end at `endsAt`. */
-export async function gatherStorm(house: House, count: number, endsAt: Date): Promise<Storm> {
+/** Live leases with their logins, `count` over all ten targets. When all are made, which takes what it takes, their grants are given one end, `dueInMs` from then. */
+export async function gatherStorm(house: House, count: number, dueInMs: number): Promise<Storm> {
   const leases = new Map<string, string[]>();
   const client = new pg.Client({ connectionString: superUrlOf(house.target.database) });
   await client.connect();
+  const farAway = new Date(Date.now() + 3_600_000);
   for (const target of lots) {
-    const ids = await addLeases(house.database.superuser, { target, count: count / lots.length, state: 'live', endsAt });
+    const ids = await addLeases(house.database.superuser, { target, count: count / lots.length, state: 'live', endsAt: farAway });
     leases.set(target, ids);
-    await makeLogins(client, house.target, ids, endsAt);
+    await makeLogins(client, house.target, ids, farAway);
   }
   await client.end();
+  const endsAt = new Date(Date.now() + dueInMs);
+  const ids = [...leases.values()].flat();
+  await house.database.superuser.query('UPDATE access_grant g SET ends_at = $1 FROM lease l WHERE l.grant_id = g.id AND l.id = ANY ($2)', [endsAt, ids]);
+  await house.database.superuser.query('UPDATE lease SET expires_at = $1 WHERE id = ANY ($2)', [endsAt, ids]);
   return { endsAt, leases };
 }
 
