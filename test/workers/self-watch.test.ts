@@ -1,5 +1,6 @@
 /** What a process notices about itself and its neighbours: each with its code, once in the log, and as long as it lasts in the warnings. */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -176,7 +177,9 @@ test('the wall clock of a real process steps ten minutes back: it is in the log 
     expect((await ready()).warnings).toEqual(['clock_stepped_back', 'clock_off']);
     await until('it ends on time', async () => (await loginAnswer(issued)) !== 'let in', 20_000);
   } finally {
+    const gone = once(child, 'exit');
     child.kill('SIGKILL');
+    await gone;
     await house.start();
   }
 }, 90_000);
