@@ -13,7 +13,11 @@ type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'observe'>;
 const actor = { system: 'revoke-lease' } as const;
 
 export type Revocation =
-  | { readonly gone: Gone }
+  | {
+      readonly gone: Gone;
+      /** Not after the target was asked, by PostgreSQL's clock: what it said is of no earlier moment. */
+      readonly askedAt: Date;
+    }
   | {
       readonly failed: {
         readonly message: string;
@@ -27,7 +31,7 @@ export type Revocation =
 
 /**
  * Writes the result for the lease if it still is `revoking` at this epoch; a late or repeated result changes nothing.
- * A lease that was never revealed is believed gone only when its claim can make nothing any more.
+ * A lease that was never revealed is believed gone only when the target was asked after its claim could make anything.
  */
 export async function recordRevocation(ctx: Small, leaseId: string, epoch: number, result: Revocation): Promise<void> {
   const seen: Observed[] = [];
@@ -48,7 +52,7 @@ export async function recordRevocation(ctx: Small, leaseId: string, epoch: numbe
     }
 
     const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
-    if ('gone' in result && (lease.revealed_at || tx.now >= settlesAt)) {
+    if ('gone' in result && (lease.revealed_at || result.askedAt >= settlesAt)) {
       const outcome = transition(leaseMachine, lease.state, 'gone', {}, tx.now);
       if ('refuse' in outcome) return;
       await move(tx.sql, 'lease', lease, outcome.to, { ...cut, read_back_at: tx.now, next_try_at: null, last_error: null });

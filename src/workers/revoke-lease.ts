@@ -27,7 +27,7 @@ export interface Answer {
 export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<Answer | undefined> {
   const lease = await ctx.db
     .selectFrom('lease')
-    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at'])
+    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at', sql<Date>`now()`.as('now')])
     .where('id', '=', leaseId)
     .executeTakeFirst();
   if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return undefined;
@@ -38,7 +38,7 @@ export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number,
     return undefined;
   }
   const ref = { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at };
-  const result = await tryOnce(ctx, target, ref, signal);
+  const result = await tryOnce(ctx, target, ref, lease.now, signal);
   await recordRevocation(ctx, leaseId, epoch, result);
   await failpoint('revoke.recorded');
   return { target: target.name, silent: silenceIn(result) };
@@ -71,12 +71,12 @@ async function heeding<T>(target: Target, signal: AbortSignal, call: Promise<T>)
 }
 
 /** Whatever the target's code throws is a failed try that is written down: one that nobody foresaw must not go round unseen. */
-async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, signal: AbortSignal): Promise<Revocation> {
+async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, askedAt: Date, signal: AbortSignal): Promise<Revocation> {
   try {
     await failpoint('revoke.asked');
     const gone = await heeding(target, signal, target.revoke(ref, signal));
     await failpoint('revoke.gone');
-    return { gone };
+    return { gone, askedAt };
   } catch (error) {
     const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
     if (isRefusal(error)) {

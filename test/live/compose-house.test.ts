@@ -122,6 +122,7 @@ test('the check of the targets is content with the rights that the setup gave', 
   expect(said.targets.map(({ target, faults }) => [target, faults])).toEqual([
     ['orders-db', []],
     ['orders-vault', []],
+    ['redis', []],
   ]);
   expect(said.ok).toBe(true);
 });

@@ -59,7 +59,7 @@ export const plants: readonly Plant[] = [
     name: 'gone-too-soon',
     bug: 'a lease whose claim may still make something is believed gone',
     finds: ['5'],
-    edits: [edit('commands/record-revocation', '(lease.revealed_at || tx.now >= settlesAt)', '(lease.revealed_at || tx.now)')],
+    edits: [edit('commands/record-revocation', '(lease.revealed_at || result.askedAt >= settlesAt)', '(lease.revealed_at || tx.now)')],
   },
   {
     name: 'deadline-after-commit',
