@@ -86,8 +86,9 @@ describe('a claim that meets', () => {
           mustHoldNoSecret(error);
           if (name.startsWith('429')) expect((error.retryAt?.getTime() ?? 0) - Date.now()).toBeGreaterThan(4_000);
           if (name.includes('redirects')) expect(error.next).toContain('vault-2.example.com:8200');
-          // Undone by the claim itself, before it answers.
-          expect(await fixture.users(), step).toEqual([]);
+          // Undone by the claim itself, before it answers; where the answer was lost, Vault may still be at work on what was asked, and takes it back itself.
+          if (fault === 'reset-after-send') await expect.poll(() => fixture.users(), { timeout: 5_000, message: step }).toEqual([]);
+          else expect(await fixture.users(), step).toEqual([]);
           if (error.nothingMade) expect(await direct.inspect(lease, within(5))).toEqual({ state: 'absent' });
         }
       }
