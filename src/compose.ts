@@ -146,6 +146,8 @@ export async function startProcess(config: Config, options: ProcessOptions): Pro
   const health = () => readHealth(pool, sealer, workers, watch);
   const stopAll = async (web: Web | undefined): Promise<void> => {
     await Promise.all([web?.drain(drainMs), workers?.stop(), store.stop()]);
+    // What the last calls wrote while the workers were leaving.
+    if (workers) await sealer.sealOnce().catch(() => undefined);
     await slack?.close();
     await listener.close();
     await watch.close();

@@ -117,7 +117,7 @@ export interface Lifted {
 
 /**
  * An admin has looked at the differences and says that Halligan goes on from here: the log is continued as it was published,
- * the store's identity is written down anew. Throws `not_eligible`, `quarantine_not_on`, and `conflict` when what was
+ * the store's identity is written down anew. Throws `not_eligible`, `device_may_not_decide`, `quarantine_not_on`, and `conflict` when what was
  * published does not let the log be continued.
  */
 export async function liftQuarantine(ctx: Ctx, publication: Publication, actor: PersonActor, reason: string): Promise<Lifted> {
@@ -127,6 +127,8 @@ export async function liftQuarantine(ctx: Ctx, publication: Publication, actor: 
     async (tx) => {
       if (!isOneOf(ctx.policy.admins, await memberNow(tx.sql, actor.id)))
         throw new Refusal('not_eligible', 'Only admins lift the quarantine.', { next: 'roles.admins in the config says who they are.' });
+      if (actor.via === 'device')
+        throw new Refusal('device_may_not_decide', 'A login by device code may not lift the quarantine.', { next: 'Log in with a browser: halligan login.' });
       const quarantine = await tx.sql.selectFrom('quarantine').select(['id', 'causes']).where('lifted_at', 'is', null).forUpdate().executeTakeFirst();
       if (!quarantine) throw new Refusal('quarantine_not_on', undefined, { next: 'halligan status --system' });
       const continued = await continueLog(tx.sql, publication).catch((error: unknown) => {

@@ -5,9 +5,12 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { signerFrom } from '../../src/audit/checkpoint.ts';
 import { exportLog } from '../../src/audit/export.ts';
 import { verifyExport } from '../../src/audit/verify.ts';
+import { liftQuarantine } from '../../src/commands/quarantine.ts';
 import { openDb } from '../../src/db/pool.ts';
+import { isRefusal } from '../../src/domain/errors.ts';
 import { reconcileLeases } from '../../src/workers/reconcile-leases.ts';
 import { newSeat } from '../cli/run-cli.ts';
 import { type Api, type House, rolesAt, startTestHouse, until } from '../support/house.ts';
@@ -133,8 +136,13 @@ test('an older database: nothing is opened, what is due is ended, differences ar
   expect(await lead.get('/quarantine')).toMatchObject({ status: 403, body: { code: 'not_eligible' } });
   expect(await lead.post('/quarantine/lift', { reason: 'I want to' })).toMatchObject({ status: 403, body: { code: 'not_eligible' } });
   expect(await (await house.apiAs('auditor')).post('/quarantine/lift', { reason: 'I want to' })).toMatchObject({ status: 403, body: { code: 'not_eligible' } });
+  const publication = { signer: signerFrom(await readFile(join(house.folder, 'audit.key'), 'utf8')), directory: join(house.folder, 'checkpoints') };
+  const byDevice: unknown = await liftQuarantine(house.running.ctx, publication, await house.actor('admin', 'device'), 'go on').catch(
+    (error: unknown) => error,
+  );
+  expect(isRefusal(byDevice, 'device_may_not_decide')).toBe(true);
   expect(await admin.post('/quarantine/lift', { reason: ' ' })).toMatchObject({ status: 400, body: { code: 'bad_input' } });
-  expect(await count("FROM audit_event WHERE type = 'access.refused' AND line LIKE '%lift-quarantine%'")).toBe(2);
+  expect(await count("FROM audit_event WHERE type = 'access.refused' AND line LIKE '%lift-quarantine%'")).toBe(3);
 
   const lifted = await admin.post<{ continued: { from: number; to: number; found: number; lost: number } | null }>('/quarantine/lift', {
     reason: 'restored on purpose',
