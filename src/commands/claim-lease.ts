@@ -128,7 +128,7 @@ async function intend(ctx: Ctx, tx: Tx, actor: PersonActor, grantId: string, ent
 
   const described = request.policy.find((snapshot) => snapshot.entitlement.name === entitlementName)?.described ?? { unreadable: 'it was not read' };
   const intent = { grant, entitlement: current, described, target, personName: `${actor.name} (${actor.id})` };
-  const earlier = (await openLeases(tx.sql, grantId)).filter((lease) => lease.entitlement === entitlementName);
+  const earlier = (await openLeases(tx.sql, [grantId])).filter((lease) => lease.entitlement === entitlementName);
   if (target.another) {
     const live = earlier.findLast((lease) => lease.state === 'live');
     if (live) return intendAgain(tx, live, intent);

@@ -97,6 +97,9 @@ type NewNotice = Pick<Insertable<NoticeTable>, 'type' | 'request_id' | 'grant_id
 const noticeOf = ({ type, request, grant, lease }: AuditEvent): NewNotice[] =>
   request && isTold(type) ? [{ type, request_id: request, grant_id: grant ?? null, lease_id: lease ?? null }] : [];
 
+/** A statement of so many events and messages is likely to come again, and is kept on its connection; there would be too many of the longer ones. */
+const mostPrepared = 8;
+
 /** Inserts the notices, the events and the outbox rows; the last two in one round trip, and in a statement that is as plain as it can be. */
 async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent[], messages: OutboxMessage[], notices: NewNotice[]): Promise<void> {
   if (events.length === 0 && messages.length === 0) return;
@@ -116,7 +119,7 @@ async function writeDown(trx: Transaction<Schema>, now: Date, events: AuditEvent
     const about = [event.person ?? actor, event.request ?? null, event.grant ?? null, event.lease ?? null, event.incident ?? null];
     return sql`(${sql.join([id, now, event.type, actor, ...about, [...(event.entitlements ?? [])], auditLine(id, now, event)])})`;
   });
-  const shape = sql.raw(prepared(`witness_${events.length}_${messages.length}`));
+  const shape = sql.raw(events.length + messages.length <= mostPrepared ? prepared(`witness_${events.length}_${messages.length}`) : '');
   const insertEvents = sql`INSERT INTO audit_event (id, at, type, actor_id, person_id, request_id, grant_id, lease_id, incident, entitlements, line) VALUES ${sql.join(rows)}`;
   if (messages.length === 0) return void (await sql`${shape} ${insertEvents}`.execute(trx));
   const insertOutbox = sql`INSERT INTO outbox (topic, payload) VALUES ${sql.join(messages.map(({ topic, payload }) => sql`(${topic}, ${JSON.stringify(payload)})`))}`;

@@ -1,10 +1,10 @@
 /** A grant ends before or at its time: given back by its holder, ended by somebody else with a reason, with its incident, or because time is up. */
-import { lockGrant } from '../db/stores/open-leases.ts';
+import { lockGrant, lockGrants } from '../db/stores/open-leases.ts';
 import { Refusal } from '../domain/errors.ts';
 import { isOneOf } from '../domain/policy.ts';
 import { commit } from './commit.ts';
 import type { Ctx, PersonActor } from './context.ts';
-import { endGrant } from './end-lease.ts';
+import { endGrant, endGrants } from './end-lease.ts';
 
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge'>;
 
@@ -50,14 +50,11 @@ export async function revokeIncident(ctx: Ctx, actor: PersonActor, incident: str
         .orderBy('id')
         .forUpdate()
         .execute();
-      const ended: string[] = [];
-      for (const grant of grants) {
-        if (!(await mayRevoke(ctx, tx.sql, actor, grant.request_id))) continue;
-        await endGrant(tx, grant, 'close-incident', reason);
-        ended.push(grant.id);
-      }
-      if (ended.length === 0) throw new Refusal('not_found', `No open grant of ${incident} is yours to end.`);
-      return ended;
+      const mine = [];
+      for (const grant of grants) if (await mayRevoke(ctx, tx.sql, actor, grant.request_id)) mine.push(grant);
+      if (mine.length === 0) throw new Refusal('not_found', `No open grant of ${incident} is yours to end.`);
+      for (const refused of (await endGrants(tx, mine, 'close-incident', reason)).values()) throw refused;
+      return mine.map((grant) => grant.id);
     },
     () => ({ type: 'access.refused', incident, data: { command: 'revoke-incident' } }),
   );
@@ -76,10 +73,14 @@ async function mayRevoke(ctx: Ctx, trx: Parameters<typeof lockGrant>[0], actor: 
   );
 }
 
-/** Time is up. Does nothing when the grant is no longer open; throws `conflict` when its time is still to come by Postgres' clock. */
-export async function expireGrant(ctx: Small, grantId: string): Promise<void> {
-  await commit(ctx, { system: 'expire-grants' }, async (tx) => {
-    const grant = await lockGrant(tx.sql, grantId);
-    if (grant && (grant.state === 'active' || grant.state === 'scheduled')) await endGrant(tx, grant, 'expire');
+/**
+ * Time is up for these. Does nothing to one that is no longer open; gives back the ids of those whose time is still to come by Postgres'
+ * clock. Who asks for the same grant twice gets the same.
+ */
+export async function expireGrants(ctx: Small, grantIds: readonly string[]): Promise<ReadonlySet<string>> {
+  return commit(ctx, { system: 'expire-grants' }, async (tx) => {
+    const grants = await lockGrants(tx.sql, grantIds);
+    const open = grants.filter((grant) => grant.state === 'active' || grant.state === 'scheduled');
+    return new Set((await endGrants(tx, open, 'expire')).keys());
   });
 }

@@ -1,12 +1,12 @@
 /** What became of a revocation at the target: gone as read back, or failed and to be tried again, for ever. */
-import { move } from '../db/stores/move.ts';
-import { lockGrant } from '../db/stores/open-leases.ts';
+import { type Move, moveAll } from '../db/stores/move.ts';
+import { type GrantRow, type LeaseRow, lockGrant, lockGrants } from '../db/stores/open-leases.ts';
 import { leaseMachine, nextTryInSeconds, transition } from '../domain/lifecycle.ts';
 import type { Gone } from '../domain/provider.ts';
 import { issueDeadlineMs } from './claim-lease.ts';
-import { commit } from './commit.ts';
+import { commit, type Tx } from './commit.ts';
 import type { Ctx } from './context.ts';
-import { aboutLease, endLease, settleGrant } from './end-lease.ts';
+import { aboutLease, endLease, openLeasesOf, settleGrants } from './end-lease.ts';
 import type { Observed } from './observed.ts';
 
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'observe'>;
@@ -29,53 +29,70 @@ export type Revocation =
       };
     };
 
+/** What a try to end a lease gave, made for the lease as it was at this epoch. */
+export interface Tried {
+  readonly leaseId: string;
+  readonly epoch: number;
+  readonly result: Revocation;
+}
+
 /**
- * Writes the result for the lease if it still is `revoking` at this epoch; a late or repeated result changes nothing.
+ * Writes each result if its lease still is `revoking` at that epoch; a late or repeated result changes nothing.
  * A lease that was never revealed is believed gone only when the target was asked after its claim could make anything.
  */
-export async function recordRevocation(ctx: Small, leaseId: string, epoch: number, result: Revocation): Promise<void> {
+export async function recordRevocations(ctx: Small, tries: readonly Tried[]): Promise<void> {
   const seen: Observed[] = [];
   await commit(ctx, actor, async (tx) => {
     // Run again after a deadlock, it begins anew.
     seen.length = 0;
-    const found = await tx.sql.selectFrom('lease').select('grant_id').where('id', '=', leaseId).executeTakeFirst();
-    const grant = found && (await lockGrant(tx.sql, found.grant_id));
-    const lease = await tx.sql.selectFrom('lease').selectAll().where('id', '=', leaseId).forUpdate().executeTakeFirst();
-    if (!grant || !lease || lease.state !== 'revoking' || lease.epoch !== epoch) return;
-    const about = aboutLease(lease, grant);
-    const cutAt = 'gone' in result ? (result.gone.cutAt ?? tx.now) : result.failed.cut?.at;
-    const sessionsCut = 'gone' in result ? result.gone.sessionsCut : (result.failed.cut?.sessionsCut ?? 0);
-    const cut = cutAt && !lease.cut_at ? { cut_at: cutAt } : {};
-    if (cutAt && !lease.cut_at) {
-      tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
-      seen.push({ what: 'cut', target: lease.target, seconds: (cutAt.getTime() - dueOf(lease, grant).getTime()) / 1_000 });
+    const leaseIds = tries.map(({ leaseId }) => leaseId);
+    const of = await tx.sql.selectFrom('lease').select('grant_id').where('id', 'in', leaseIds).execute();
+    if (of.length === 0) return;
+    const grants = new Map((await lockGrants(tx.sql, [...new Set(of.map((lease) => lease.grant_id))])).map((grant) => [grant.id, grant]));
+    const open = await openLeasesOf(tx, [...grants.values()]);
+    const left = new Map([...open.values()].flat().map((lease) => [lease.id, lease]));
+    const moves: Move<'lease'>[] = [];
+    for (const { leaseId, epoch, result } of tries) {
+      const lease = left.get(leaseId);
+      const grant = lease && grants.get(lease.grant_id);
+      if (!grant || !lease || lease.state !== 'revoking' || lease.epoch !== epoch) continue;
+      left.delete(leaseId);
+      moves.push(judge(tx, grant, lease, result, seen));
     }
-
-    const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
-    if ('gone' in result && (lease.revealed_at || result.askedAt >= settlesAt)) {
-      const outcome = transition(leaseMachine, lease.state, 'gone', {}, tx.now);
-      if ('refuse' in outcome) return;
-      await move(tx.sql, 'lease', lease, outcome.to, { ...cut, read_back_at: tx.now, next_try_at: null, last_error: null });
-      tx.witness({ ...about, type: outcome.auditEvent, data: { reason: lease.end_reason, tries: lease.tries + 1, notes: [...result.gone.notes] } });
-      await settleGrant(tx, grant);
-      return;
-    }
-    const failed = 'failed' in result ? result.failed : undefined;
-    const tries = lease.tries + 1;
-    const nextTryAt = failed ? nextTry(tx.now, tries, failed.retryAt) : settlesAt;
-    const next = await move(tx.sql, 'lease', lease, 'revoking', {
-      ...cut,
-      tries,
-      next_try_at: nextTryAt,
-      last_error: failed && !failed.pending ? failed.message.slice(0, 500) : null,
-    });
-    if (failed && !failed.pending) {
-      tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
-      seen.push({ what: 'retry', target: lease.target, code: failed.code });
-    }
-    tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: next, dueAt: nextTryAt.toISOString(), target: lease.target } });
+    await moveAll(tx.sql, 'lease', moves);
+    const gone = new Map(moves.flatMap(({ row, to }) => (to === 'revoked' ? [[row.id, true]] : [])));
+    const touched = [...grants.values()].filter(({ id }) => open.get(id)?.some((lease) => gone.has(lease.id)));
+    await settleGrants(tx, touched, new Map([...open].map(([id, leases]) => [id, leases.filter((lease) => !gone.has(lease.id))])));
   });
   for (const one of seen) ctx.observe?.(one);
+}
+
+/** Where the lease goes with this result; what is to be witnessed of it is said, and when it is not gone the next try is sent. */
+function judge(tx: Tx, grant: GrantRow, lease: LeaseRow, result: Revocation, seen: Observed[]): Move<'lease'> {
+  const about = aboutLease(lease, grant);
+  const cutAt = 'gone' in result ? (result.gone.cutAt ?? tx.now) : result.failed.cut?.at;
+  const sessionsCut = 'gone' in result ? result.gone.sessionsCut : (result.failed.cut?.sessionsCut ?? 0);
+  const cut = cutAt && !lease.cut_at ? { cut_at: cutAt } : {};
+  if (cutAt && !lease.cut_at) {
+    tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
+    seen.push({ what: 'cut', target: lease.target, seconds: (cutAt.getTime() - dueOf(lease, grant).getTime()) / 1_000 });
+  }
+  const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
+  const outcome = transition(leaseMachine, lease.state, 'gone', {}, tx.now);
+  if ('gone' in result && 'to' in outcome && (lease.revealed_at || result.askedAt >= settlesAt)) {
+    tx.witness({ ...about, type: outcome.auditEvent, data: { reason: lease.end_reason, tries: lease.tries + 1, notes: [...result.gone.notes] } });
+    return { row: lease, to: outcome.to, set: { ...cut, read_back_at: tx.now, next_try_at: null, last_error: null } };
+  }
+  const failed = 'failed' in result ? result.failed : undefined;
+  const tries = lease.tries + 1;
+  const nextTryAt = failed ? nextTry(tx.now, tries, failed.retryAt) : settlesAt;
+  if (failed && !failed.pending) {
+    tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
+    seen.push({ what: 'retry', target: lease.target, code: failed.code });
+  }
+  tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: lease.epoch + 1, dueAt: nextTryAt.toISOString(), target: lease.target } });
+  const last_error = failed && !failed.pending ? failed.message.slice(0, 500) : null;
+  return { row: lease, to: 'revoking', set: { ...cut, tries, next_try_at: nextTryAt, last_error } };
 }
 
 /** When it should have been over: at the end of the grant or its own, or when somebody ended it, whatever came first. */

@@ -1,6 +1,6 @@
 /** A target that did not answer is back: what waits there for its next try is tried at once. */
 import { sql } from 'kysely';
-import { move } from '../db/stores/move.ts';
+import { moveAll } from '../db/stores/move.ts';
 import { commit } from './commit.ts';
 import type { Ctx } from './context.ts';
 
@@ -27,7 +27,8 @@ export async function retryNow(ctx: Pick<Ctx, 'db' | 'log' | 'nudge'>, target: s
         .forUpdate()
         .skipLocked()
         .execute();
-      for (const lease of leases) await move(tx.sql, 'lease', lease, 'revoking', { next_try_at: tx.now });
+      const moves = leases.map((row) => ({ row, to: 'revoking' as const, set: { next_try_at: tx.now } }));
+      await moveAll(tx.sql, 'lease', moves);
       return leases.length;
     });
     moved += count;

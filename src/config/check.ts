@@ -4,7 +4,7 @@ import type { Entitlement } from '../domain/entitlement.ts';
 import { impossibleRule } from '../domain/policy.ts';
 import type { Provider } from '../domain/provider.ts';
 import { type Fault, nearest, report } from './faults.ts';
-import { type LaneConfig, laneSchema } from './lane.ts';
+import { type LaneConfig, laneSchema, usualLane } from './lane.ts';
 import { configSchema, entitlementSchema } from './schema.ts';
 
 export interface TargetConfig {
@@ -41,7 +41,13 @@ export async function checkTargets(
     const parsed = provider.targetSchema.safeParse(rest);
     const lane = laneSchema.safeParse(rawLane);
     if (!lane.success) for (const issue of lane.error.issues) report(issue, ['targets', name, 'lane'], laneSchema, fault);
-    else if (parsed.success) targets.set(name, { name, provider, config: parsed.data, lane: lane.data });
+    else if (parsed.success)
+      targets.set(name, {
+        name,
+        provider,
+        config: parsed.data,
+        lane: { ...lane.data, concurrency: lane.data.concurrency ?? provider.endsAtOnce ?? usualLane.concurrency },
+      });
     if (!parsed.success) for (const issue of parsed.error.issues) report(issue, ['targets', name], provider.targetSchema, fault);
   }
   return { targets, providers };

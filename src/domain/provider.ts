@@ -131,6 +131,8 @@ export interface PrintTarget {
 
 export interface Provider {
   readonly kind: string;
+  /** How many leases a worker ends at once at a target of this kind, unless its config says; left out where each takes calls of its own. */
+  readonly endsAtOnce?: number;
   /** What `halligan print <name>` says for targets of this kind: the least rights that the loaded config needs, ready to be applied. By name. */
   readonly prints?: Readonly<Record<string, (targets: readonly PrintTarget[]) => string>>;
   /** The `targets.<name>` block of the config, without `kind`. Strict. */

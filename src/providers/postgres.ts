@@ -12,7 +12,7 @@ import { describeRole } from './postgres/describe.ts';
 import { mustBeGivable } from './postgres/group.ts';
 import { makerFor, prepareMaker, standing } from './postgres/makers.ts';
 import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
-import { revoke } from './postgres/revoke.ts';
+import { revoker } from './postgres/revoke.ts';
 import { newPassword, scramVerifier } from './postgres/scram.ts';
 import { postgresSetup } from './postgres/setup.ts';
 import {
@@ -45,6 +45,7 @@ const limitsOf = ({ reaper }: TargetConfig): Limits => ({
 
 export const postgres: Provider = {
   kind: 'postgres',
+  endsAtOnce: 32,
   prints: { 'postgres-setup': postgresSetup },
   targetSchema,
   grantSchema,
@@ -68,7 +69,7 @@ export const postgres: Provider = {
         asked(signal, name, () => door.run(signal, 'reading what the role opens', (client) => describe(client, door, grant as Grant))),
       issue: (spec, signal) => asked(signal, name, () => issue(door, spec, makerFor(config.user, config.makers, spec.externalName), signal)),
       inspect: (ref, signal) => door.run(signal, 'looking at a login', (client) => inspect(client, ref)),
-      revoke: (ref, signal) => revoke(door, ref, signal),
+      revoke: revoker(door),
       sweep: (signal) => door.run(signal, 'looking for logins', sweep),
       close: () => door.close(),
     };

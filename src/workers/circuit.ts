@@ -8,7 +8,7 @@ import type { Ctx } from '../commands/context.ts';
 import { retryNow } from '../commands/retry-now.ts';
 import type { Queue } from '../queue/port.ts';
 import { laneOf } from './relay-outbox.ts';
-import { type Answer, revokeDeadlineMs, runRevokeLease } from './revoke-lease.ts';
+import { type Answer, type Desk, revokeDeadlineMs, runRevokeLease } from './revoke-lease.ts';
 
 export interface LostTarget {
   readonly target: string;
@@ -29,6 +29,7 @@ export interface Circuits {
 
 interface Parts {
   readonly ctx: Pick<Ctx, 'db' | 'log' | 'nudge' | 'observe' | 'targets'>;
+  readonly desk: Desk;
   readonly queue: Pick<Queue, 'hold'>;
   /** Puts what is due on the queue, soon. */
   readonly wake: () => void;
@@ -45,7 +46,7 @@ export const silentTries = 3;
 const pauseMs = (pauses: number): number => Math.min(8_000, 1_000 * 2 ** pauses) * (0.75 + Math.random() / 2);
 
 /** All lanes open. */
-export function openCircuits({ ctx, queue, wake }: Parts): Circuits {
+export function openCircuits({ ctx, desk, queue, wake }: Parts): Circuits {
   const all = new Map<string, Known>();
   const inFlight = new Set<Promise<void>>();
   let stopped = false;
@@ -97,7 +98,7 @@ export function openCircuits({ ctx, queue, wake }: Parts): Circuits {
     const { lost } = known;
     if (!lost || stopped) return;
     lost.nextTryAt = undefined;
-    const answer = await tryOldest(ctx, target).catch(() => 'unknown' as const);
+    const answer = await tryOldest(ctx, desk, target).catch(() => 'unknown' as const);
     if (known.lost !== lost) return;
     // Nothing waits there any more: there is nothing to hold, and the next that comes will see.
     if (answer === undefined) back(target, known);
@@ -118,7 +119,7 @@ export function openCircuits({ ctx, queue, wake }: Parts): Circuits {
 }
 
 /** One try for the lease whose turn is first, be it in the future. Undefined when nothing is being ended there. */
-async function tryOldest(ctx: Parts['ctx'], target: string): Promise<Answer | 'unknown' | undefined> {
+async function tryOldest(ctx: Parts['ctx'], desk: Desk, target: string): Promise<Answer | 'unknown' | undefined> {
   const first = await ctx.db
     .selectFrom('lease')
     .select(['id', 'epoch'])
@@ -130,5 +131,5 @@ async function tryOldest(ctx: Parts['ctx'], target: string): Promise<Answer | 'u
   if (!first) return undefined;
   // What hangs in spite of its signal must not keep the next probe from going out.
   const patience = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), revokeDeadlineMs + 2_000).unref());
-  return (await Promise.race([runRevokeLease(ctx, first.id, first.epoch, AbortSignal.timeout(revokeDeadlineMs)), patience])) ?? 'unknown';
+  return (await Promise.race([runRevokeLease(ctx, desk, first.id, first.epoch, AbortSignal.timeout(revokeDeadlineMs)), patience])) ?? 'unknown';
 }

@@ -1,12 +1,13 @@
 /** The sweep over the due-index: what is over ends, what is near is put on the queue, what should start starts, what nobody decided lapses. It needs Postgres only. */
 import { sql } from 'kysely';
 import type { Ctx } from '../commands/context.ts';
-import { expireGrant } from '../commands/end-grant.ts';
+import { expireGrants } from '../commands/end-grant.ts';
 import { endOver } from '../commands/record-revocation.ts';
 import { startGrant } from '../commands/start-grant.ts';
 import { lapseRequest } from '../commands/withdraw-request.ts';
-import { isRefusal } from '../domain/errors.ts';
+import { isRefusal, Refusal } from '../domain/errors.ts';
 import { failpoint } from '../domain/failpoint.ts';
+import { eachOf, together } from '../domain/together.ts';
 import { addAll } from '../queue/add-all.ts';
 import type { Queue } from '../queue/port.ts';
 import { jobOf, nearMs } from './relay-outbox.ts';
@@ -37,18 +38,26 @@ export async function sweepDueGrants(ctx: Small, queue: Queue, { overdueSeconds,
   if (rows.length > 0) await failpoint('expire.queued');
 }
 
+/** Ends a grant whose time is up, and tells whether it was: by Postgres' clock it may be still to come. */
+export type Expire = (grantId: string) => Promise<boolean>;
+
+/** Those that end at one instant end in few transactions: whatever comes while one is under way is in the next. */
+export function expirer(ctx: Small): Expire {
+  return together({ most: 100, atOnce: 2 }, (grantIds: readonly string[]) =>
+    eachOf(grantIds, async (ids) => {
+      const early = await expireGrants(ctx, ids);
+      return ids.map((id) => !early.has(id));
+    }),
+  );
+}
+
 /** The job: ends one grant. When this process' clock ran ahead of Postgres', it says so by throwing `conflict`, and the sweep tries again. */
-export async function runGrantDue(ctx: Small, grantId: string): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    try {
-      await expireGrant(ctx, grantId);
-      await failpoint('expire.ended');
-      return;
-    } catch (error) {
-      if (!isRefusal(error, 'conflict') || tries >= 20) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+export async function runGrantDue(expire: Expire, grantId: string): Promise<void> {
+  for (let tries = 0; !(await expire(grantId)); tries++) {
+    if (tries >= 20) throw new Refusal('conflict');
+    await new Promise((resolve) => setTimeout(resolve, 10));
   }
+  await failpoint('expire.ended');
 }
 
 /** Starts scheduled grants whose time has come, ends leases whose own end comes before their grant's, and marks requests that lapsed. One that somebody else moved first is passed over. */

@@ -1,10 +1,12 @@
 /** Ends a lease at its target and writes down what the target says. It reads Postgres first, so a job that is late, doubled or forged ends nothing that should live. */
 import { sql } from 'kysely';
 import type { Ctx } from '../commands/context.ts';
-import { type Revocation, recordRevocation } from '../commands/record-revocation.ts';
+import { type Revocation, recordRevocations, type Tried } from '../commands/record-revocation.ts';
+import type { Db } from '../db/pool.ts';
 import { isRefusal } from '../domain/errors.ts';
 import { failpoint } from '../domain/failpoint.ts';
 import { type LeaseRef, ProviderError, type Target } from '../domain/provider.ts';
+import { eachOf, together } from '../domain/together.ts';
 import { addAll } from '../queue/add-all.ts';
 import type { Queue } from '../queue/port.ts';
 import type { Sweep } from './expire-grants.ts';
@@ -20,26 +22,56 @@ export interface Answer {
   readonly silent: string | undefined;
 }
 
+/** Where leases to be ended are read, and where what came of it is written down. */
+export interface Desk {
+  /** The lease as Postgres has it now, and its time. */
+  read(leaseId: string): Promise<Lease | undefined>;
+  record(tried: Tried): Promise<void>;
+}
+type Lease = Awaited<ReturnType<typeof readLeases>>[number];
+
+const readLeases = (db: Db, leaseIds: readonly string[]) =>
+  db
+    .selectFrom('lease')
+    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at', sql<Date>`now()`.as('now')])
+    .where('id', 'in', leaseIds)
+    .execute();
+
+/** Many leases that end at the same time are read together and recorded together; one alone is not kept waiting. */
+export function openDesk(ctx: Small): Desk {
+  const sharing = { most: 100, atOnce: 2 };
+  return {
+    read: together(sharing, (leaseIds: readonly string[]) =>
+      eachOf(leaseIds, async (ids) => {
+        const found = new Map((await readLeases(ctx.db, ids)).map((lease) => [lease.id, lease]));
+        return ids.map((id) => found.get(id));
+      }),
+    ),
+    record: together(sharing, (all: readonly Tried[]) =>
+      eachOf(all, async (tries) => {
+        await recordRevocations(ctx, tries);
+        return tries.map(() => undefined);
+      }),
+    ),
+  };
+}
+
 /**
  * One try to end a lease at its target; what came of it is recorded, success or not. Does nothing when the epoch has moved on.
  * Returns what it met; undefined when the target was not asked.
  */
-export async function runRevokeLease(ctx: Small, leaseId: string, epoch: number, signal: AbortSignal): Promise<Answer | undefined> {
-  const lease = await ctx.db
-    .selectFrom('lease')
-    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at', sql<Date>`now()`.as('now')])
-    .where('id', '=', leaseId)
-    .executeTakeFirst();
+export async function runRevokeLease(ctx: Small, desk: Desk, leaseId: string, epoch: number, signal: AbortSignal): Promise<Answer | undefined> {
+  const lease = await desk.read(leaseId);
   if (!lease || lease.state !== 'revoking' || lease.epoch !== epoch) return undefined;
   const target = ctx.targets.get(lease.target);
   if (!target) {
     const message = `The target ${lease.target} is not in the config, so its lease cannot be ended. Put the target back; the entitlement may stay out.`;
-    await recordRevocation(ctx, leaseId, epoch, { failed: { message, code: 'target_unreachable', cut: undefined } });
+    await desk.record({ leaseId, epoch, result: { failed: { message, code: 'target_unreachable', cut: undefined } } });
     return undefined;
   }
   const ref = { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at };
   const result = await tryOnce(ctx, target, ref, lease.now, signal);
-  await recordRevocation(ctx, leaseId, epoch, result);
+  await desk.record({ leaseId, epoch, result });
   await failpoint('revoke.recorded');
   return { target: target.name, silent: silenceIn(result) };
 }

@@ -9,14 +9,14 @@ import { newId } from '../domain/ids.ts';
 import type { Job, Queue } from '../queue/port.ts';
 import { type LostTarget, openCircuits } from './circuit.ts';
 import { type Duty, startDuty } from './duty.ts';
-import { runGrantDue, sweepDueGrants, sweepStartsAndLapses } from './expire-grants.ts';
+import { expirer, runGrantDue, sweepDueGrants, sweepStartsAndLapses } from './expire-grants.ts';
 import { askForDuties } from './holds.ts';
 import { type NotifyParts, notifier } from './notify.ts';
 import type { QueueMaker } from './open-queue.ts';
 import { pruner, type Retention } from './prune.ts';
 import { reconcileLeases } from './reconcile-leases.ts';
 import { relayOutbox, targetOf } from './relay-outbox.ts';
-import { revokeDeadlineMs, runRevokeLease, sweepRevocations } from './revoke-lease.ts';
+import { openDesk, revokeDeadlineMs, runRevokeLease, sweepRevocations } from './revoke-lease.ts';
 
 export interface Workers {
   /** The id of this process, as in the table of processes. */
@@ -77,7 +77,7 @@ export function startWorkers(
   const clock = postgresClock(ctx);
   const queue = makeQueue({
     lanes: (lane) =>
-      lane === 'expiry' ? { concurrency: 4, deadlineMs: 15_000 } : { ...(lanes.get(targetOf(lane)) ?? usualLane), deadlineMs: revokeDeadlineMs },
+      lane === 'expiry' ? { concurrency: 100, deadlineMs: 15_000 } : { ...(lanes.get(targetOf(lane)) ?? usualLane), deadlineMs: revokeDeadlineMs },
     now: clock.now,
     onFailure: (job, error) =>
       ctx.log.warn({ code: 'job_failed', job: job.id, why: (error as Error).message }, 'a job failed; the sweep will find its work again'),
@@ -88,9 +88,11 @@ export function startWorkers(
         { code: 'lane_slow', target, perSecond },
         `targets.${target}.lane.perSecond lets ${perSecond * 60} leases end there in a minute: of more that end at once, some are late`,
       );
-  const circuits = openCircuits({ ctx, queue, wake: () => sweep.nudge() });
+  const expire = expirer(ctx);
+  const desk = openDesk(ctx);
+  const circuits = openCircuits({ ctx, desk, queue, wake: () => sweep.nudge() });
   queue.start(async (job: Job, signal) =>
-    job.kind === 'grant-due' ? runGrantDue(ctx, job.subject) : circuits.saw(await runRevokeLease(ctx, job.subject, job.epoch, signal)),
+    job.kind === 'grant-due' ? runGrantDue(expire, job.subject) : circuits.saw(await runRevokeLease(ctx, desk, job.subject, job.epoch, signal)),
   );
 
   const duty = (name: string, everyMs: number, work: Parameters<typeof startDuty>[3]) =>

@@ -4,8 +4,8 @@ import { read, saidOf, sample } from './sample.ts';
 
 const withLane = (lane: string): string => sample.replace(/^( +)kind: postgres$/m, `$1kind: postgres\n$1lane: ${lane}`);
 
-test('unless it is set, four leases are ended at once, as fast as it goes', async () => {
-  expect((await read(sample)).targets.get('orders-db')?.lane).toEqual({ concurrency: 4 });
+test('unless it is set, so many leases are ended at once as the kind of the target bears, as fast as it goes', async () => {
+  expect((await read(sample)).targets.get('orders-db')?.lane).toEqual({ concurrency: 32 });
 });
 
 test('what is set is kept beside the settings of the kind', async () => {

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type Issued, ProviderError } from '../../src/domain/provider.ts';
-import { runRevokeLease } from '../../src/workers/revoke-lease.ts';
+import { openDesk, runRevokeLease } from '../../src/workers/revoke-lease.ts';
 import { type House, rolesAt, startTestHouse, until } from '../support/house.ts';
 import { type ClaimedAnswer, claim, claimed, connectWith, eventsOf, granted, loginAnswer } from '../support/house-verbs.ts';
 import { newGate } from '../support/provider-double.ts';
@@ -175,7 +175,7 @@ test('invariant 6: the hundredth failure waits five minutes and not longer, and 
   await until('the first failure', async () => (await leaseRow(issued.lease)).tries > 0);
   await house.database.superuser.query(`UPDATE lease SET tries = 100, next_try_at = now() WHERE id = $1`, [issued.lease]);
   const { epoch } = await leaseRow(issued.lease);
-  await runRevokeLease(house.running.ctx, issued.lease, epoch, within());
+  await runRevokeLease(house.running.ctx, openDesk(house.running.ctx), issued.lease, epoch, within());
   const { rows } = await house.database.superuser.query<{ wait: number }>(
     'SELECT extract(epoch FROM next_try_at - now())::float8 AS wait FROM lease WHERE id = $1',
     [issued.lease],
@@ -207,10 +207,10 @@ test('invariant 6: revoking twice, in parallel, late and by an old epoch changes
   const session = await connectWith(issued);
   await byHolder(grant);
   const { ctx } = house.running;
-  await Promise.all(Array.from({ length: 6 }, (_, index) => runRevokeLease(ctx, issued.lease, 1 + (index % 3), within())));
+  await Promise.all(Array.from({ length: 6 }, (_, index) => runRevokeLease(ctx, openDesk(ctx), issued.lease, 1 + (index % 3), within())));
   await until('it is revoked', async () => (await leaseRow(issued.lease)).state === 'revoked');
   const { epoch } = await leaseRow(issued.lease);
-  for (const late of [0, 1, 2, epoch]) await runRevokeLease(ctx, issued.lease, late, within());
+  for (const late of [0, 1, 2, epoch]) await runRevokeLease(ctx, openDesk(ctx), issued.lease, late, within());
   const types = await eventsOf(house, 'lease_id', issued.lease);
   expect(types.filter((type) => type === 'lease.revoked')).toHaveLength(1);
   expect(types.filter((type) => type === 'lease.cut')).toHaveLength(1);
@@ -221,7 +221,7 @@ test('invariant 6: a forged job for a live lease ends nothing', async () => {
   const { grant } = await granted(house);
   const issued = await claimed(house, grant);
   const { epoch } = await leaseRow(issued.lease);
-  await runRevokeLease(house.running.ctx, issued.lease, epoch, within());
+  await runRevokeLease(house.running.ctx, openDesk(house.running.ctx), issued.lease, epoch, within());
   expect(await loginAnswer(issued)).toBe('let in');
 });
 

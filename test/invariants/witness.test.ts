@@ -1,8 +1,8 @@
 /** Invariants 18 and 19: reading changes nothing; every state change has its events, in its own transaction, or does not happen. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { expireGrant } from '../../src/commands/end-grant.ts';
+import { expireGrants } from '../../src/commands/end-grant.ts';
 import { sweepStartsAndLapses } from '../../src/workers/expire-grants.ts';
-import { runRevokeLease } from '../../src/workers/revoke-lease.ts';
+import { openDesk, runRevokeLease } from '../../src/workers/revoke-lease.ts';
 import { loginAs } from '../support/browserless-login.ts';
 import { type House, startTestHouse } from '../support/house.ts';
 import { ask, claim, claimed, eventsOf, granted } from '../support/house-verbs.ts';
@@ -98,7 +98,7 @@ async function committed(): Promise<Transaction[]> {
 
 const revokeNow = async (): Promise<void> => {
   for (const { id, epoch } of await query<{ id: string; epoch: number }>(`SELECT id, epoch FROM lease WHERE state = 'revoking' ORDER BY id`))
-    await runRevokeLease(house.running.ctx, id, epoch, AbortSignal.timeout(15_000));
+    await runRevokeLease(house.running.ctx, openDesk(house.running.ctx), id, epoch, AbortSignal.timeout(15_000));
 };
 const decide = async (by: string, request: { id: string; seen: string }, decision = 'approve') => {
   const answer = await (await house.apiAs(by)).post<{ grant: { id: string } | null }>(`/requests/${request.id}/decisions`, {
@@ -182,7 +182,7 @@ test('invariant 19: every other way: break-glass, review, withdraw, deny, lapse,
   expect(await committed()).toEqual([{ events: ['grant.started'], rows: ['grant active'] }]);
   await house.database.superuser.query(`UPDATE access_grant SET ends_at = now() WHERE id = $1`, [scheduled]);
   await committed();
-  await expireGrant(house.running.ctx, scheduled);
+  await expireGrants(house.running.ctx, [scheduled]);
   expect(await committed()).toEqual([{ events: ['grant.expired', 'grant.ended'], rows: ['grant ended'] }]);
 
   await granted(house, { incident: 'INC-19' });
@@ -190,7 +190,7 @@ test('invariant 19: every other way: break-glass, review, withdraw, deny, lapse,
   await committed();
   await (await house.apiAs('lead')).post('/incidents/INC-19/revoke', { reason: 'it is over' });
   expect(await committed()).toEqual([
-    { events: ['grant.incident-closed', 'grant.ended', 'grant.incident-closed', 'grant.ended'], rows: ['grant ended', 'grant ended'] },
+    { events: ['grant.incident-closed', 'grant.incident-closed', 'grant.ended', 'grant.ended'], rows: ['grant ended', 'grant ended'] },
   ]);
 });
 

@@ -84,7 +84,10 @@ export const plants: readonly Plant[] = [
     name: 'ends-others',
     bug: 'the leases of every grant are taken for those of one',
     finds: ['6'],
-    edits: [edit('db/stores/open-leases', ".where('grant_id', '=', grantId)", '')],
+    edits: [
+      edit('db/stores/open-leases', ".where('grant_id', 'in', grantIds)", ''),
+      edit('commands/end-lease', 'open.get(grant.id) ?? []', '[...open.values()].flat()'),
+    ],
   },
   { name: 'sweeps-foreign', bug: 'reconcile adopts what lacks the marker', finds: ['6'], model: 'sweeps-foreign' },
   {
@@ -143,14 +146,21 @@ export const plants: readonly Plant[] = [
     name: 'stale-result',
     bug: 'a worker that slept writes its result over a newer one',
     finds: ['9'],
-    edits: [edit('commands/record-revocation', "|| lease.state !== 'revoking' || lease.epoch !== epoch) return;", ') return;')],
+    edits: [
+      edit('commands/record-revocation', "|| lease.state !== 'revoking' || lease.epoch !== epoch) continue;", ') continue;'),
+      edit(
+        'commands/record-revocation',
+        '[...open.values()].flat().map((lease) => [lease.id, lease])',
+        "(await tx.sql.selectFrom('lease').selectAll().where('id', 'in', leaseIds).forUpdate().execute()).map((lease) => [lease.id, lease])",
+      ),
+    ],
     without: ['lease_gone_is_read_back', 'lease_end_has_reason', 'lease_revoking_has_next_try'],
   },
   {
     name: 'epoch-kept',
     bug: 'a move leaves the epoch as it was',
     finds: ['9'],
-    edits: [edit('db/stores/move', 'state: to, epoch: row.epoch + 1 }', 'state: to }')],
+    edits: [edit('db/stores/move', 'epoch = t.epoch + 1', 'epoch = t.epoch')],
   },
   {
     name: 'process-clock',
@@ -253,8 +263,8 @@ export const plants: readonly Plant[] = [
     edits: [
       edit(
         'commands/end-grant',
-        "if (grant && (grant.state === 'active'",
-        "if (grant) tx.witness({ type: 'grant.expired', grant: grantId });\n    if (grant && (grant.state === 'active'",
+        'const open = grants.filter(',
+        "for (const grant of grants) tx.witness({ type: 'grant.expired', grant: grant.id });\n    const open = grants.filter(",
       ),
     ],
   },

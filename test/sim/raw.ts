@@ -1,5 +1,5 @@
 /** The few texts of SQL in the code, as the modelled store reads them. Any other fails loudly. */
-import type { Store, Tx, Witnessed } from './store.ts';
+import type { Row, Store, Table, Tx, Witnessed } from './store.ts';
 
 interface RawNode {
   readonly sqlFragments: readonly string[];
@@ -45,6 +45,30 @@ export function timeOf(raw: Raw, now: number): Date {
 
 const eventColumns = 11;
 
+/** As src/db/stores/move.ts moves rows: each only from the state and epoch that it was read in. */
+async function moveAll(store: Store, tx: Tx | undefined, text: string, values: readonly unknown[]): Promise<{ rows: []; numAffectedRows: bigint }> {
+  const [, table, sets = ''] =
+    /UPDATE "(\w+)" t SET (.+) FROM json_populate_recordset\(NULL::"\1", \?::json\) v WHERE t\.id = v\.id AND t\.epoch = v\.epoch AND t\.state = \?$/.exec(
+      text,
+    ) ?? [];
+  if (!tx || !table) throw new TypeError(`the modelled store does not know: ${text}`);
+  const columns = [...sets.matchAll(/"(\w+)" = v\."\1"/g)].map((found) => found[1] ?? '');
+  let changed = 0n;
+  for (const to of JSON.parse(values[0] as string) as Row[]) {
+    const entry = store.tables[table as Table].get(to.id);
+    const stands = (row: Row | undefined) => row?.['epoch'] === to['epoch'] && row?.['state'] === values[1];
+    if (!entry || !stands(store.seen(entry, tx))) continue;
+    await store.lock(tx, entry, 'update');
+    const row = store.seen(entry, tx);
+    if (!row || !stands(row)) continue;
+    const set = columns.map((column) => [column, column.endsWith('_at') && to[column] ? new Date(to[column] as string) : (to[column] ?? null)]);
+    const epoch = Number(row['epoch']) + (sets.includes('epoch = t.epoch + 1') ? 1 : 0);
+    store.write(tx, entry, { ...row, ...Object.fromEntries(set), state: to['state'], epoch });
+    changed++;
+  }
+  return { rows: [], numAffectedRows: changed };
+}
+
 /** As src/db/stores/duties.ts asks: what is free or ran out is taken with a higher epoch, what is the asker's own is extended. */
 function askDuties(store: Store, values: readonly unknown[]): Record<string, unknown>[] {
   const [wanted, holder, , , , lifeMs] = values as [string[], string, string, string, string, number];
@@ -80,10 +104,11 @@ export async function runRaw(store: Store, tx: Tx | undefined, node: Node): Prom
     for (const name of names) if (store.duties.get(name)?.holder === holder) store.duties.delete(name);
     return { rows: [] };
   }
-  const counts = /^\/\* prepared witness_(\d+)_(\d+) \*\//.exec(text);
-  if (!counts || !tx) throw new TypeError(`the modelled store does not know: ${text.slice(0, 80)}`);
-  const [events, messages] = [Number(counts[1]), Number(counts[2])];
-  if (values.length !== events * eventColumns + messages * 2) throw new TypeError('the witness statement has another form than the model knows');
+  if (text.includes(' FROM json_populate_recordset(')) return moveAll(store, tx, text, values);
+  if (!tx || !/INSERT INTO (audit_event|outbox)/.test(text)) throw new TypeError(`the modelled store does not know: ${text.slice(0, 80)}`);
+  const messages = (text.split('INSERT INTO outbox (topic, payload) VALUES ')[1] ?? '').split('(?, ?)').length - 1;
+  const events = (values.length - messages * 2) / eventColumns;
+  if (!Number.isInteger(events)) throw new TypeError('the witness statement has another form than the model knows');
   for (let at = 0; at < events; at++) tx.events.push(JSON.parse(values[at * eventColumns + eventColumns - 1] as string) as Witnessed);
   for (let at = 0; at < messages; at++) {
     const first = events * eventColumns + at * 2;

@@ -35,13 +35,20 @@ export function tenTargets(): { options: Pick<ConfigOptions, 'moreTargets' | 'ta
 interface Roles {
   readonly adminRole: string;
   readonly groupRole: string;
+  /** What their comments begin with: Halligan's marker unless set. Under another they are nothing to Halligan, which would end what no lease explains. */
+  readonly marker?: string;
 }
 
 /**
  * Makes the login of each of these leases as Halligan makes them (PostgreSQL 16 and newer): by its own role there, shared out among
  * its helpers, with the marker, the end, and membership of the group. `target` is the target's database, as its superuser.
  */
-export async function makeLogins(target: Pick<pg.Client, 'query'>, { adminRole, groupRole }: Roles, leases: readonly string[], endsAt: Date): Promise<void> {
+export async function makeLogins(
+  target: Pick<pg.Client, 'query'>,
+  { adminRole, groupRole, marker = 'halligan lease=' }: Roles,
+  leases: readonly string[],
+  endsAt: Date,
+): Promise<void> {
   await target.query(`SET SESSION AUTHORIZATION ${adminRole}`);
   for (let helper = 0; helper < 16; helper++) {
     const name = `${adminRole}_maker_${helper}`;
@@ -52,7 +59,7 @@ export async function makeLogins(target: Pick<pg.Client, 'query'>, { adminRole, 
   const end = endsAt.toISOString();
   const one = `EXECUTE format('SET LOCAL ROLE ${adminRole}_maker_%s', n % 16); n := n + 1; name := replace(id, 'lse_', 'hg_');
     EXECUTE format('CREATE ROLE %I LOGIN PASSWORD NULL VALID UNTIL %L', name, '${end}');
-    EXECUTE format('COMMENT ON ROLE %I IS %L', name, 'halligan lease=' || id);
+    EXECUTE format('COMMENT ON ROLE %I IS %L', name, '${marker}' || id);
     EXECUTE format('GRANT ${groupRole} TO %I WITH INHERIT TRUE, SET FALSE, ADMIN FALSE', name);`;
   for (let from = 0; from < leases.length; from += 500)
     await target.query(`DO $$ DECLARE id text; name text; n int := 0; BEGIN

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { claimLease } from '../../src/commands/claim-lease.ts';
 import type { Job, Queue } from '../../src/queue/port.ts';
-import { runGrantDue, sweepDueGrants, sweepStartsAndLapses } from '../../src/workers/expire-grants.ts';
+import { expirer, runGrantDue, sweepDueGrants, sweepStartsAndLapses } from '../../src/workers/expire-grants.ts';
 import { relayOutbox } from '../../src/workers/relay-outbox.ts';
 import { sweepRevocations } from '../../src/workers/revoke-lease.ts';
 import { type House, startTestHouse } from '../support/house.ts';
@@ -57,14 +57,14 @@ test('only what ends within two minutes is put on the queue, under an id that ca
 
 test('a job that comes before its time ends nothing: the grant stays, and the code says why', async () => {
   const { grant } = await granted(house);
-  await expect(runGrantDue(house.running.ctx, grant)).rejects.toMatchObject({ code: 'conflict' });
+  await expect(runGrantDue(expirer(house.running.ctx), grant)).rejects.toMatchObject({ code: 'conflict' });
   expect(await grantState(grant)).toBe('active');
   await sql('UPDATE access_grant SET ends_at = now() WHERE id = $1', grant);
-  await Promise.all(Array.from({ length: 5 }, () => runGrantDue(house.running.ctx, grant)));
+  await Promise.all(Array.from({ length: 5 }, () => runGrantDue(expirer(house.running.ctx), grant)));
   expect(await grantState(grant)).toBe('ended');
   expect((await eventsOf(house, 'grant_id', grant)).filter((type) => type === 'grant.ended')).toHaveLength(1);
-  await runGrantDue(house.running.ctx, grant);
-  await runGrantDue(house.running.ctx, `gnt_${'0'.repeat(32)}`);
+  await runGrantDue(expirer(house.running.ctx), grant);
+  await runGrantDue(expirer(house.running.ctx), `gnt_${'0'.repeat(32)}`);
 });
 
 test('a scheduled grant starts when its time has come, by the sweep or by the claim, whichever is first', async () => {
@@ -83,7 +83,7 @@ test('a scheduled grant whose whole window passed while nobody was there is canc
   await sweepStartsAndLapses(house.running.ctx);
   expect(await grantState(grant)).toBe('scheduled');
   await expect(claimLease(house.running.ctx, await house.actor('oncall'), grant, 'orders-readonly')).rejects.toMatchObject({ code: 'grant_not_active' });
-  await runGrantDue(house.running.ctx, grant);
+  await runGrantDue(expirer(house.running.ctx), grant);
   expect(await grantState(grant)).toBe('cancelled');
   expect(await eventsOf(house, 'grant_id', grant)).toEqual(['grant.opened', 'claim.refused', 'grant.expired']);
 });

@@ -1,7 +1,7 @@
 /** Ending leases when the config or the claim went away in between. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { reconcileLeases } from '../../src/workers/reconcile-leases.ts';
-import { runRevokeLease } from '../../src/workers/revoke-lease.ts';
+import { openDesk, runRevokeLease } from '../../src/workers/revoke-lease.ts';
 import { type House, rolesAt, startTestHouse, until } from '../support/house.ts';
 import { claim, claimed, eventsOf, granted } from '../support/house-verbs.ts';
 import { newGate } from '../support/provider-double.ts';
@@ -20,7 +20,7 @@ const leaseOf = async (id: string) =>
     )
   ).rows[0]!;
 const revoke = async (id: string, targets = house.running.ctx.targets) =>
-  runRevokeLease({ ...house.running.ctx, targets }, id, (await leaseOf(id)).epoch, AbortSignal.timeout(15_000));
+  runRevokeLease({ ...house.running.ctx, targets }, openDesk(house.running.ctx), id, (await leaseOf(id)).epoch, AbortSignal.timeout(15_000));
 
 test('a target that is no longer in the config keeps its lease overdue, in words, until it is put back', async () => {
   const { grant } = await granted(house);

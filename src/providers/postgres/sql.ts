@@ -163,6 +163,20 @@ export async function transaction<T>(client: pg.ClientBase, work: () => Promise<
   }
 }
 
+/**
+ * A transaction in two round trips: `first` reads (the answer to each of its statements is given to `then`), and what `then` gives is
+ * done. Values in the texts are quoted by the caller.
+ */
+export async function readThenWrite(client: pg.ClientBase, first: string, then: (read: pg.QueryResult[]) => string): Promise<void> {
+  try {
+    const [, ...read] = (await client.query(`BEGIN; ${first}`)) as unknown as pg.QueryResult[];
+    await client.query(`${then(read)}; COMMIT`);
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => undefined);
+    throw error;
+  }
+}
+
 /** Runs `work` again when another session changed the same rows at the same moment; PostgreSQL has three words for that. */
 export async function againWhenConcurrent<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
@@ -178,9 +192,14 @@ export async function againWhenConcurrent<T>(work: () => Promise<T>): Promise<T>
   }
 }
 
+/** An array of these oids, as SQL. */
+export const oidsOf = (found: readonly { readonly oid: number }[]): string => `ARRAY[${found.map(({ oid }) => oid).join(', ')}]::pg_catalog.oid[]`;
+
+/** Whose advisory locks these are. */
+export const lockSpace = 8214;
 /** One writer per lease and database, for the length of a transaction. */
 export const lockLease = (client: pg.ClientBase, externalName: string): Promise<unknown> =>
-  client.query('SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 8214))', [externalName]);
+  client.query(`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, ${lockSpace}))`, [externalName]);
 
 /** The SQLSTATE and message of an error, also of one that is already translated. */
 export function sqlOf(error: unknown): { code: string; message: string; detail: string } {

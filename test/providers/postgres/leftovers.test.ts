@@ -117,8 +117,9 @@ test('a trigger of the holder on somebody else’s table is named', async () => 
 
 test('a leftovers role that has powers is refused, and access is cut all the same', async () => {
   await asSuperuser('postgres', `CREATE ROLE ${orders.leftoversRole} LOGIN`);
-  issued = await target.issue(lease, within(10));
+  await mayCreate({ code: false });
   const session = await open(issued);
+  await session.query('CREATE TABLE left_behind ()');
   await expect(target.revoke(lease, within(20))).rejects.toMatchObject({ code: 'target_forbids', cut: { sessionsCut: 1 } });
   expect(await sqlStateOf(session.query('SELECT 1'))).not.toBe('none');
   await asSuperuser('postgres', `ALTER ROLE ${orders.leftoversRole} NOLOGIN`);
