@@ -12,6 +12,7 @@ import type { Observed } from './observed.ts';
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'observe'>;
 const actor = { system: 'revoke-lease' } as const;
 
+type Cut = { readonly at: Date; readonly sessionsCut: number };
 export type Revocation =
   | {
       readonly gone: Gone;
@@ -19,10 +20,14 @@ export type Revocation =
       readonly askedAt: Date;
     }
   | {
+      /** Access is cut, and what is left is for the next try, which takes its turn at once. */
+      readonly cut: Cut;
+    }
+  | {
       readonly failed: {
         readonly message: string;
         readonly code: string;
-        readonly cut: { at: Date; sessionsCut: number } | undefined;
+        readonly cut: Cut | undefined;
         readonly retryAt?: Date | undefined;
         /** Done, and not proven yet. */
         readonly pending?: boolean;
@@ -70,29 +75,33 @@ export async function recordRevocations(ctx: Small, tries: readonly Tried[]): Pr
 /** Where the lease goes with this result; what is to be witnessed of it is said, and when it is not gone the next try is sent. */
 function judge(tx: Tx, grant: GrantRow, lease: LeaseRow, result: Revocation, seen: Observed[]): Move<'lease'> {
   const about = aboutLease(lease, grant);
-  const cutAt = 'gone' in result ? (result.gone.cutAt ?? tx.now) : result.failed.cut?.at;
-  const sessionsCut = 'gone' in result ? result.gone.sessionsCut : (result.failed.cut?.sessionsCut ?? 0);
-  const cut = cutAt && !lease.cut_at ? { cut_at: cutAt } : {};
-  if (cutAt && !lease.cut_at) {
-    tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cutAt.toISOString(), sessionsCut } });
-    seen.push({ what: 'cut', target: lease.target, seconds: (cutAt.getTime() - dueOf(lease, grant).getTime()) / 1_000 });
+  const cut = lease.cut_at ? undefined : cutIn(result, tx.now);
+  if (cut) {
+    tx.witness({ ...about, type: 'lease.cut', data: { cutAt: cut.at.toISOString(), sessionsCut: cut.sessionsCut } });
+    seen.push({ what: 'cut', target: lease.target, seconds: (cut.at.getTime() - dueOf(lease, grant).getTime()) / 1_000 });
   }
+  const cutAt = cut && { cut_at: cut.at };
   const settlesAt = new Date(lease.created_at.getTime() + issueDeadlineMs + 1_000);
   const outcome = transition(leaseMachine, lease.state, 'gone', {}, tx.now);
   if ('gone' in result && 'to' in outcome && (lease.revealed_at || result.askedAt >= settlesAt)) {
     tx.witness({ ...about, type: outcome.auditEvent, data: { reason: lease.end_reason, tries: lease.tries + 1, notes: [...result.gone.notes] } });
-    return { row: lease, to: outcome.to, set: { ...cut, read_back_at: tx.now, next_try_at: null, last_error: null } };
+    return { row: lease, to: outcome.to, set: { ...cutAt, read_back_at: tx.now, next_try_at: null, last_error: null } };
   }
   const failed = 'failed' in result ? result.failed : undefined;
-  const tries = lease.tries + 1;
-  const nextTryAt = failed ? nextTry(tx.now, tries, failed.retryAt) : settlesAt;
+  const tries = lease.tries + ('cut' in result ? 0 : 1);
+  const nextTryAt = failed ? nextTry(tx.now, tries, failed.retryAt) : 'gone' in result ? settlesAt : tx.now;
   if (failed && !failed.pending) {
     tx.witness({ ...about, type: 'lease.revocation-failed', data: { code: failed.code, tries, nextTryAt: nextTryAt.toISOString() } });
     seen.push({ what: 'retry', target: lease.target, code: failed.code });
   }
   tx.send({ topic: 'revoke-lease', payload: { id: lease.id, epoch: lease.epoch + 1, dueAt: nextTryAt.toISOString(), target: lease.target } });
   const last_error = failed && !failed.pending ? failed.message.slice(0, 500) : null;
-  return { row: lease, to: 'revoking', set: { ...cut, tries, next_try_at: nextTryAt, last_error } };
+  return { row: lease, to: 'revoking', set: { ...cutAt, tries, next_try_at: nextTryAt, last_error } };
+}
+
+function cutIn(result: Revocation, now: Date): Cut | undefined {
+  if ('gone' in result) return { at: result.gone.cutAt ?? now, sessionsCut: result.gone.sessionsCut };
+  return 'cut' in result ? result.cut : result.failed.cut;
 }
 
 /** When it should have been over: at the end of the grant or its own, or when somebody ended it, whatever came first. */

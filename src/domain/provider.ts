@@ -116,6 +116,11 @@ export interface Target {
   /** This `grant` block opens the login that the holder has at the target already: no secret is made. */
   opensOwnLogin?(grant: unknown): boolean;
   inspect(ref: LeaseRef, signal: AbortSignal): Promise<Inspected>;
+  /**
+   * What `revoke` does first, and nothing else: no new session, and none that is open; null when the object is not there. For when
+   * many end at once: all are cut before anything is tidied. A target where cutting is not a step of its own leaves it out.
+   */
+  cut?(ref: LeaseRef, signal: AbortSignal): Promise<{ at: Date; sessionsCut: number } | null>;
   revoke(ref: LeaseRef, signal: AbortSignal): Promise<Gone>;
   /** Every object that bears our marker, whichever process made it. */
   sweep(signal: AbortSignal): Promise<LeaseRef[]>;

@@ -11,8 +11,8 @@ import { checkTarget } from './postgres/check.ts';
 import { describeRole } from './postgres/describe.ts';
 import { mustBeGivable } from './postgres/group.ts';
 import { makerFor, prepareMaker, standing } from './postgres/makers.ts';
-import { isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
-import { revoker } from './postgres/revoke.ts';
+import { commentOf, isOurs, leaseIn, markerOf, readRole, sessionsOf } from './postgres/marker.ts';
+import { ender } from './postgres/revoke.ts';
 import { newPassword, scramVerifier } from './postgres/scram.ts';
 import { postgresSetup } from './postgres/setup.ts';
 import {
@@ -69,7 +69,7 @@ export const postgres: Provider = {
         asked(signal, name, () => door.run(signal, 'reading what the role opens', (client) => describe(client, door, grant as Grant))),
       issue: (spec, signal) => asked(signal, name, () => issue(door, spec, makerFor(config.user, config.makers, spec.externalName), signal)),
       inspect: (ref, signal) => door.run(signal, 'looking at a login', (client) => inspect(client, ref)),
-      revoke: revoker(door),
+      ...ender(door),
       sweep: (signal) => door.run(signal, 'looking for logins', sweep),
       close: () => door.close(),
     };
@@ -176,7 +176,7 @@ async function sweep(client: pg.ClientBase): Promise<LeaseRef[]> {
     `WITH RECURSIVE mine(oid) AS (
        SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user
        UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN mine ON m.member = mine.oid)
-     SELECT r.rolname AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment FROM pg_catalog.pg_roles r
+     SELECT r.rolname AS name, ${commentOf('r')} AS comment FROM pg_catalog.pg_roles r
       WHERE r.rolname LIKE 'hg\\_%' AND (pg_catalog.current_setting('server_version_num')::int < 160000
           OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
           OR r.oid IN (SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN mine ON m.member = mine.oid WHERE m.admin_option))

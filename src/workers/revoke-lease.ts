@@ -14,6 +14,8 @@ import { jobOf, nearMs } from './relay-outbox.ts';
 
 /** A target has this long for one try. */
 export const revokeDeadlineMs = 20_000;
+/** A target where all places were taken counts as full for so long: between two jobs of a lane there is a gap. */
+const fullForMs = 300;
 type Small = Pick<Ctx, 'db' | 'log' | 'nudge' | 'targets'>;
 
 /** What a try met at its target: an answer, good or bad, or silence, and then in which words. */
@@ -26,6 +28,8 @@ export interface Answer {
 export interface Desk {
   /** The lease as Postgres has it now, and its time. */
   read(leaseId: string): Promise<Lease | undefined>;
+  /** Does the work as one of those at this target; it is told whether so many run there, or did a moment ago, that others wait for a place. */
+  among<T>(target: string, work: (othersWait: boolean) => Promise<T>): Promise<T>;
   record(tried: Tried): Promise<void>;
 }
 type Lease = Awaited<ReturnType<typeof readLeases>>[number];
@@ -33,12 +37,16 @@ type Lease = Awaited<ReturnType<typeof readLeases>>[number];
 const readLeases = (db: Db, leaseIds: readonly string[]) =>
   db
     .selectFrom('lease')
-    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at', sql<Date>`now()`.as('now')])
+    .select(['id', 'target', 'state', 'epoch', 'external_name', 'handle', 'target_grant', 'expires_at', 'cut_at', sql<Date>`now()`.as('now')])
     .where('id', 'in', leaseIds)
     .execute();
 
-/** Many leases that end at the same time are read together and recorded together; one alone is not kept waiting. */
-export function openDesk(ctx: Small): Desk {
+/**
+ * Many leases that end at the same time are read together and recorded together; one alone is not kept waiting. `places` says how many
+ * a worker ends at a target at once.
+ */
+export function openDesk(ctx: Small, places: (target: string) => number = () => Number.POSITIVE_INFINITY): Desk {
+  const at = new Map<string, { running: number; fullAt: number }>();
   const sharing = { most: 100, atOnce: 2 };
   return {
     read: together(sharing, (leaseIds: readonly string[]) =>
@@ -47,6 +55,17 @@ export function openDesk(ctx: Small): Desk {
         return ids.map((id) => found.get(id));
       }),
     ),
+    async among(target, work) {
+      const here = at.get(target) ?? { running: 0, fullAt: Number.NEGATIVE_INFINITY };
+      at.set(target, here);
+      here.running++;
+      if (here.running >= places(target)) here.fullAt = performance.now();
+      try {
+        return await work(performance.now() - here.fullAt < fullForMs);
+      } finally {
+        here.running--;
+      }
+    },
     record: together(sharing, (all: readonly Tried[]) =>
       eachOf(all, async (tries) => {
         await recordRevocations(ctx, tries);
@@ -70,7 +89,8 @@ export async function runRevokeLease(ctx: Small, desk: Desk, leaseId: string, ep
     return undefined;
   }
   const ref = { leaseId: lease.id, externalName: lease.external_name, handle: lease.handle, grant: lease.target_grant, endsAt: lease.expires_at };
-  const result = await tryOnce(ctx, target, ref, lease.now, signal);
+  // While others wait for a place, access is cut for all of them before anything is tidied up.
+  const result = await desk.among(target.name, (othersWait) => tryOnce(ctx, target, ref, { askedAt: lease.now, cutOnly: othersWait && !lease.cut_at }, signal));
   await desk.record({ leaseId, epoch, result });
   await failpoint('revoke.recorded');
   return { target: target.name, silent: silenceIn(result) };
@@ -78,7 +98,7 @@ export async function runRevokeLease(ctx: Small, desk: Desk, leaseId: string, ep
 
 /** Why the target counts as not answering; undefined when it did answer, be it with an error. */
 function silenceIn(result: Revocation): string | undefined {
-  if ('gone' in result) return undefined;
+  if (!('failed' in result)) return undefined;
   const { code, message, cut, pending } = result.failed;
   return (code === 'target_unreachable' || code === 'target_timeout') && !cut && !pending ? message : undefined;
 }
@@ -103,12 +123,14 @@ async function heeding<T>(target: Target, signal: AbortSignal, call: Promise<T>)
 }
 
 /** Whatever the target's code throws is a failed try that is written down: one that nobody foresaw must not go round unseen. */
-async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, askedAt: Date, signal: AbortSignal): Promise<Revocation> {
+async function tryOnce(ctx: Small, target: Target, ref: LeaseRef, how: { askedAt: Date; cutOnly: boolean }, signal: AbortSignal): Promise<Revocation> {
   try {
     await failpoint('revoke.asked');
+    const cut = how.cutOnly && target.cut ? await heeding(target, signal, target.cut(ref, signal)) : null;
+    if (cut) return { cut };
     const gone = await heeding(target, signal, target.revoke(ref, signal));
     await failpoint('revoke.gone');
-    return { gone, askedAt };
+    return { gone, askedAt: how.askedAt };
   } catch (error) {
     const about = { code: 'revocation_failed', lease: ref.leaseId, target: target.name, why: (error as Error).message };
     if (isRefusal(error)) {

@@ -75,9 +75,9 @@ export function startWorkers(
 ): Workers {
   const started = Date.now();
   const clock = postgresClock(ctx);
+  const at = (target: string): LaneConfig => lanes.get(target) ?? usualLane;
   const queue = makeQueue({
-    lanes: (lane) =>
-      lane === 'expiry' ? { concurrency: 100, deadlineMs: 15_000 } : { ...(lanes.get(targetOf(lane)) ?? usualLane), deadlineMs: revokeDeadlineMs },
+    lanes: (lane) => (lane === 'expiry' ? { concurrency: 100, deadlineMs: 15_000 } : { ...at(targetOf(lane)), deadlineMs: revokeDeadlineMs }),
     now: clock.now,
     onFailure: (job, error) =>
       ctx.log.warn({ code: 'job_failed', job: job.id, why: (error as Error).message }, 'a job failed; the sweep will find its work again'),
@@ -89,7 +89,7 @@ export function startWorkers(
         `targets.${target}.lane.perSecond lets ${perSecond * 60} leases end there in a minute: of more that end at once, some are late`,
       );
   const expire = expirer(ctx);
-  const desk = openDesk(ctx);
+  const desk = openDesk(ctx, (target) => at(target).concurrency);
   const circuits = openCircuits({ ctx, desk, queue, wake: () => sweep.nudge() });
   queue.start(async (job: Job, signal) =>
     job.kind === 'grant-due' ? runGrantDue(expire, job.subject) : circuits.saw(await runRevokeLease(ctx, desk, job.subject, job.epoch, signal)),

@@ -41,14 +41,16 @@ test(`FLUSHALL with ${count} pending: revoked ÷ due = 1.000; one target of ten 
   await untilNoneOpen(house, healthy, 900_000);
   const done = Date.now() - endsAt.getTime();
   const api = await stopWatching();
-  const { cutMs, due } = await measure(house, storm, healthy);
+  const { cutMs, endingMs, due } = await measure(house, storm, healthy);
   console.log(
-    `emptied ${seconds(endsAt.getTime() - flushed)} before they were due. ${due} at nine targets: p50 ${seconds(quantile(cutMs, 0.5))}, p99 ${seconds(quantile(cutMs, 0.99))} from due to cut, ` +
+    `emptied ${seconds(endsAt.getTime() - flushed)} before they were due. ${due} at nine targets: begun p50 ${seconds(quantile(endingMs, 0.5))}, p99 ${seconds(quantile(endingMs, 0.99))}; p50 ${seconds(quantile(cutMs, 0.5))}, p99 ${seconds(quantile(cutMs, 0.99))} from due to cut, ` +
       `all read back as gone after ${seconds(done)}, ${Math.round((due / done) * 1_000)} a second; ${api.length} calls of the API, p99 ${Math.round(quantile(api, 0.99))} ms`,
   );
   expect(cutMs.length).toBe(due);
   // The goal is 500 ms, which is printed; on a machine that does something else as well, this much shows that nobody is starved.
   expect(quantile(api, 0.99)).toBeLessThan(2_000);
+  // All may be over before the first of its tries is.
+  await until('the hung one counts as lost', async () => house.running.workers?.lostTargets().some(({ target }) => target === hungLot), 60_000);
   expect(house.running.workers?.lostTargets().map(({ target }) => target)).toEqual([hungLot]);
 
   ten.proxy().set('pass');

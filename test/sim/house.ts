@@ -167,13 +167,15 @@ export function houseOf(world: World, options: HouseOptions): House {
         nudge: (change) => workers?.nudge(change),
         tells: false,
       };
+      // So few places at one of them that access is often cut there before anything else is done.
+      const lanes = new Map([['keeps', { concurrency: 2 }]]);
       const sealer = { sealOnce: async () => undefined } as unknown as Parameters<typeof startWorkers>[1];
       const makeQueue = ownQueues ? (parts: QueueParts) => embeddedQueue(parts) : queue.of(proc);
       servers[place] = { proc, ctx };
       // In an event of its own, so that all that follows belongs to it.
       world.after(0, proc, () => {
         world.say(() => `${proc.name} starts, its clock ${Math.round(proc.skewMs / 1_000)} s off`);
-        workers = startWorkers(ctx, sealer, undefined as unknown as Parameters<typeof startWorkers>[2], makeQueue);
+        workers = startWorkers(ctx, sealer, undefined as unknown as Parameters<typeof startWorkers>[2], makeQueue, lanes);
       });
     },
     kill: (place) => kill(house, place),

@@ -62,6 +62,18 @@ export const plants: readonly Plant[] = [
     edits: [edit('commands/record-revocation', '(lease.revealed_at || result.askedAt >= settlesAt)', '(lease.revealed_at || tx.now)')],
   },
   {
+    name: 'cut-is-gone',
+    bug: 'a login that is only cut, because others wait, counts as gone',
+    finds: ['5'],
+    edits: [
+      edit(
+        'workers/revoke-lease',
+        'if (cut) return { cut };',
+        'if (cut) return { gone: { cutAt: cut.at, sessionsCut: cut.sessionsCut, notes: [] }, askedAt: how.askedAt };',
+      ),
+    ],
+  },
+  {
     name: 'deadline-after-commit',
     bug: 'a claim’s time begins when its intent is committed, and one that slept asks the target all the same',
     finds: ['5'],
@@ -107,7 +119,7 @@ export const plants: readonly Plant[] = [
     name: 'cut-forgotten',
     bug: 'a cut is not written down when clean-up fails after it',
     finds: ['7'],
-    edits: [edit('commands/record-revocation', ': result.failed.cut?.at;', ': undefined;')],
+    edits: [edit('commands/record-revocation', ': result.failed.cut;', ': undefined;')],
   },
   {
     name: 'no-due-sweep',

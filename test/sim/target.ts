@@ -172,7 +172,16 @@ function effectsOf({ world, name, habit, held, self }: Parts, sees: Sees, leaks:
     }
     return { cutAt: done.at, sessionsCut: done.sessionsCut, notes: [] };
   };
-  return { make, cut, end };
+  const cutOnly = (ref: LeaseRef, steps: Steps): { at: Date; sessionsCut: number } | null => {
+    sees.ending(self(), ref.externalName);
+    const object = held.get(ref.externalName);
+    if (!object) return null;
+    if (!object.ours) sees.foreignTouched(self(), object.name);
+    if (steps === 'stays') throw new ProviderError('target_failed', `${ref.externalName} is still in use`);
+    world.say(() => `  ${name} cut ${ref.externalName.slice(-6)} and left it there`);
+    return cut(object);
+  };
+  return { make, cut, cutOnly, end };
 }
 
 /** A target of this habit; it is well until `trouble` or `awayUntil` say otherwise. */
@@ -180,7 +189,7 @@ export function targetOf(world: World, name: string, habit: Habit, sees: Sees, l
   const held = new Map<string, Held>();
   const parts: Parts = { world, name, habit, held, self: () => target };
   const call = callerOf(parts);
-  const { make, cut, end } = effectsOf(parts, sees, leaks);
+  const { make, cut, cutOnly, end } = effectsOf(parts, sees, leaks);
 
   /** Nothing that was asked for can appear later than a second after the deadline. */
   const latest = (signal: AbortSignal): number => (deadlineOf(signal) ?? world.now + issueDeadlineMs) + 1_000;
@@ -210,6 +219,12 @@ export function targetOf(world: World, name: string, habit: Habit, sees: Sees, l
         },
         Number.POSITIVE_INFINITY,
       ),
+    ...(habit === 'keeps'
+      ? {
+          cut: (ref: LeaseRef, signal: AbortSignal) =>
+            call(`cut ${ref.externalName.slice(-6)}`, signal, (steps) => cutOnly(ref, steps), Number.POSITIVE_INFINITY),
+        }
+      : {}),
     revoke: (ref, signal) => call(`revoke ${ref.externalName.slice(-6)}`, signal, (steps) => end(ref, steps), Number.POSITIVE_INFINITY),
     sweep: (signal) =>
       call(

@@ -94,6 +94,8 @@ export async function gatherStorm(house: House, count: number, dueInMs: number):
 export interface Measured {
   /** Milliseconds from due to cut, of each lease. */
   readonly cutMs: readonly number[];
+  /** From due until the row says that the lease is being ended. */
+  readonly endingMs: readonly number[];
   readonly revoked: number;
   readonly due: number;
 }
@@ -101,11 +103,13 @@ export interface Measured {
 /** What became of the leases at these targets. */
 export async function measure(house: House, { leases, endsAt }: Storm, targets: readonly string[]): Promise<Measured> {
   const ids = targets.flatMap((target) => leases.get(target) ?? []);
-  const { rows } = await house.database.superuser.query<{ cut: Date | null; state: string }>('SELECT cut_at AS cut, state FROM lease WHERE id = ANY ($1)', [
-    ids,
-  ]);
+  const { rows } = await house.database.superuser.query<{ cut: Date | null; ending: Date | null; state: string }>(
+    'SELECT cut_at AS cut, revoking_at AS ending, state FROM lease WHERE id = ANY ($1)',
+    [ids],
+  );
   return {
     cutMs: rows.flatMap(({ cut }) => (cut ? [cut.getTime() - endsAt.getTime()] : [])),
+    endingMs: rows.flatMap(({ ending }) => (ending ? [ending.getTime() - endsAt.getTime()] : [])),
     revoked: rows.filter(({ state }) => state === 'revoked').length,
     due: ids.length,
   };

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { reconcileLeases } from '../../src/workers/reconcile-leases.ts';
 import { openDesk, runRevokeLease } from '../../src/workers/revoke-lease.ts';
 import { type House, rolesAt, startTestHouse, until } from '../support/house.ts';
-import { claim, claimed, eventsOf, granted } from '../support/house-verbs.ts';
+import { claim, claimed, connectWith, eventsOf, granted, loginAnswer } from '../support/house-verbs.ts';
 import { newGate } from '../support/provider-double.ts';
 
 let house: House;
@@ -35,6 +35,24 @@ test('a target that is no longer in the config keeps its lease overdue, in words
   expect(shown.body).toMatchObject({ overdue: true, state: 'ending' });
   await revoke(issued.lease);
   expect(await leaseOf(issued.lease)).toMatchObject({ state: 'revoked', last_error: null });
+});
+
+test('while others wait for a place at the target access is cut and nothing else; the next try, at once, does the rest', async () => {
+  const { grant } = await granted(house);
+  const issued = await claimed(house, grant);
+  const session = await connectWith(issued);
+  session.on('error', () => undefined);
+  await (await house.apiAs('oncall')).post(`/grants/${grant}/return`);
+  const { ctx } = house.running;
+  const full = openDesk(ctx, () => 1);
+  await runRevokeLease(ctx, full, issued.lease, (await leaseOf(issued.lease)).epoch, AbortSignal.timeout(15_000));
+  expect(await loginAnswer(issued)).toBe('28P01');
+  await expect(session.query('SELECT 1')).rejects.toThrow();
+  expect(await leaseOf(issued.lease)).toMatchObject({ state: 'revoking', tries: 0, last_error: null, cut_at: expect.any(Date) });
+  expect((await rolesAt(house.target)).map((role) => role.lease)).toContain(issued.lease);
+  await runRevokeLease(ctx, full, issued.lease, (await leaseOf(issued.lease)).epoch, AbortSignal.timeout(15_000));
+  expect((await leaseOf(issued.lease)).state).toBe('revoked');
+  expect((await eventsOf(house, 'lease_id', issued.lease)).slice(-3)).toEqual(['lease.ending', 'lease.cut', 'lease.revoked']);
 });
 
 test('a role at the target that lost our marker is not ended, and the lease says so instead of being called gone', async () => {

@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { failpoint } from '../../domain/failpoint.ts';
 import { type LeaseRef, ProviderError } from '../../domain/provider.ts';
 import { ensureLeftoversRole, tidyDatabase } from './leftovers.ts';
+import { asMakers } from './makers.ts';
 import { type FoundRole, lockingAndReading, oursAmong, reading, readRole } from './marker.ts';
 import { againWhenConcurrent, type Door, oidsOf, quoteName, readThenWrite, sqlOf, transaction } from './sql.ts';
 
@@ -12,12 +13,22 @@ export interface Login {
   readonly oid: number;
 }
 
-/** Halligan becomes able to act for the role, which cutting its sessions and tidying up after it need. */
-export async function actFor(client: pg.ClientBase, externalName: string): Promise<void> {
-  const {
-    rows: [version],
-  } = await client.query<{ modern: boolean }>(`SELECT pg_catalog.current_setting('server_version_num')::int >= 160000 AS modern`);
-  await client.query(`GRANT ${quoteName(externalName)} TO CURRENT_USER${version?.modern ? ' WITH INHERIT TRUE, SET TRUE' : ''}`);
+/**
+ * Halligan becomes able to act for the role, which cutting its sessions and tidying up after it need. Under the lease's lock: a role that is
+ * dropped at the same moment would leave a membership of nobody behind, at which the server itself stumbles. False when the role is gone.
+ */
+export async function actFor(door: Door, { ref, oid }: Login, signal: AbortSignal): Promise<boolean> {
+  let there = false;
+  const look = `${lockingAndReading([ref])}; SELECT pg_catalog.current_setting('server_version_num')::int >= 160000 AS modern`;
+  await againWhenConcurrent(() =>
+    door.run(signal, 'becoming able to act for the login', (client) =>
+      readThenWrite(client, look, ([, found, version]) => {
+        there = oursAmong(door, [ref], found?.rows ?? []).some(({ role }) => role.oid === oid);
+        return there ? `GRANT ${quoteName(ref.externalName)} TO CURRENT_USER${version?.rows[0]?.modern ? ' WITH INHERIT TRUE, SET TRUE' : ''}` : '';
+      }),
+    ),
+  );
+  return there;
 }
 
 /** Last commit, and the proof: the names are gone from `pg_roles` and nothing is connected as any of them. */
@@ -28,7 +39,7 @@ export async function drop(door: Door, logins: readonly Login[], signal: AbortSi
     door.run(signal, 'dropping the role', (client) =>
       readThenWrite(client, lockingAndReading(refs), ([, found]) => {
         const there = oursAmong(door, refs, found?.rows ?? []).filter(({ role }) => logins.some(({ oid }) => oid === role.oid));
-        return there.length > 0 ? `DROP ROLE ${there.map(({ ref }) => quoteName(ref.externalName)).join(', ')}` : '';
+        return asMakers(there, (some) => `DROP ROLE ${some.map(({ ref }) => quoteName(ref.externalName)).join(', ')}`);
       }),
     ),
   );
@@ -51,6 +62,7 @@ export async function tidyAndDrop(door: Door, login: Login, signal: AbortSignal)
   const look = (memberships: boolean) => door.run(signal, 'looking for what was left behind', (client) => touched(client, [login], memberships));
   for (let round = 1; ; round += 1) {
     const left = await look(round > 1);
+    if (left.length > 0 && !(await actFor(door, login, signal))) return notes;
     if (left.length > 0)
       await againWhenConcurrent(() => door.run(signal, 'preparing the clean-up', (client) => transaction(client, () => ensureLeftoversRole(client, door))));
     for (const { database } of left) {
@@ -75,7 +87,7 @@ export async function tidyAndDrop(door: Door, login: Login, signal: AbortSignal)
 }
 
 /** Whether this very role is there no more. */
-export const isGone = (door: Door, { ref, oid }: Login, signal: AbortSignal): Promise<boolean> =>
+const isGone = (door: Door, { ref, oid }: Login, signal: AbortSignal): Promise<boolean> =>
   door.run(signal, 'reading back', async (client) => (await readRole(client, ref.externalName))?.oid !== oid);
 
 /**

@@ -18,6 +18,26 @@ export function makerFor(user: string, makers: number, externalName: string): st
   return Buffer.byteLength(name) > 63 ? null : name;
 }
 
+/** The helper that may end a role, in SQL: one that bears a helper's name, and that Halligan may become. Null elsewhere, and before PostgreSQL 16. */
+export const makerOf = (role: string): string =>
+  `(SELECT h.rolname FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles h ON h.oid = a.member
+     WHERE a.roleid = ${role}.oid AND a.admin_option AND h.rolcreaterole AND pg_catalog.starts_with(h.rolname, current_user || '_maker_') AND EXISTS
+       (SELECT FROM pg_catalog.pg_auth_members x JOIN pg_catalog.pg_roles me ON me.oid = x.member
+         WHERE x.roleid = h.oid AND me.rolname = current_user AND (pg_catalog.to_jsonb(x)->>'set_option')::bool)
+     LIMIT 1)`;
+
+/**
+ * The same statement for each of these roles, as its maker: the server then walks through that helper's logins and not through all that
+ * are ours, again after each that is dropped. For the end of a transaction, which takes the role back. Those without a helper come first.
+ */
+export function asMakers<Found extends { readonly role: { readonly maker: string | null } }>(
+  found: readonly Found[],
+  statement: (of: readonly Found[]) => string,
+): string {
+  const groups = [...Map.groupBy(found, ({ role }) => role.maker)].sort(([a], [b]) => (a ?? '').localeCompare(b ?? ''));
+  return groups.map(([maker, of]) => `${maker === null ? '' : `SET LOCAL ROLE ${quoteName(maker)}; `}${statement(of)}`).join('; ');
+}
+
 /** What a helper must be before a login is made as it: without a login or any other power, and ours alone. One SQL condition on `m`, its role, and `me`, ours. */
 const oursAlone = `m.rolcreaterole AND NOT (m.rolcanlogin OR m.rolsuper OR m.rolcreatedb OR m.rolreplication OR m.rolbypassrls)
   AND coalesce((SELECT pg_catalog.bool_and(x.member = me.oid) AND pg_catalog.bool_or((pg_catalog.to_jsonb(x)->>'set_option')::bool AND (pg_catalog.to_jsonb(x)->>'inherit_option')::bool)

@@ -1,6 +1,7 @@
 /** Our marker on a role: its name begins with `hg_` and its comment with `halligan lease=`. A role without both is not ours and is never touched. */
 import type pg from 'pg';
 import { type LeaseRef, type LeaseSpec, ProviderError } from '../../domain/provider.ts';
+import { makerOf } from './makers.ts';
 import { type Door, lockSpace, oneLine, quoteText } from './sql.ts';
 
 export interface FoundRole {
@@ -10,6 +11,8 @@ export interface FoundRole {
   /** Null: no end is set, or it is infinite. */
   readonly validUntil: Date | null;
   readonly comment: string;
+  /** The helper of ours that made it and may end it (makers.ts); null when Halligan's own role does. */
+  readonly maker: string | null;
   /** The target's clock. */
   readonly readAt: Date;
 }
@@ -24,10 +27,14 @@ export const leaseIn = (comment: string): string | null => /^halligan lease=(lse
 /** Whether the role bears our marker for this very lease. */
 export const isOurs = (ref: LeaseRef, role: FoundRole): boolean => ref.externalName.startsWith('hg_') && leaseIn(role.comment) === ref.leaseId;
 
+/** The comment on a role, as SQL. The server's own function for it is called once for each role, which tells when there are thousands. */
+export const commentOf = (role: string): string =>
+  `(SELECT c.description FROM pg_catalog.pg_shdescription c WHERE c.objoid = ${role}.oid AND c.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass)`;
+
 const rolesNamed = (names: string): string =>
   `SELECT r.rolname AS name, r.oid::pg_catalog.int8::pg_catalog.float8 AS oid, r.rolcanlogin AS "canLogin",
           CASE WHEN pg_catalog.isfinite(r.rolvaliduntil) THEN r.rolvaliduntil END AS "validUntil",
-          coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), '') AS comment, pg_catalog.clock_timestamp() AS "readAt"
+          coalesce(${commentOf('r')}, '') AS comment, ${makerOf('r')} AS maker, pg_catalog.clock_timestamp() AS "readAt"
      FROM pg_catalog.pg_roles r WHERE r.rolname = ANY (${names})`;
 
 /** The role under this name, read now. */

@@ -3,99 +3,147 @@
  * tidy up what a holder left, drop the role, and read back that it is gone. Every step may be run again, by several at once
  * and by a process that slept in between.
  *
- * Logins that end at the same time share these steps. One whose holder is connected or left something goes on alone from
- * there; when a step fails that was shared each goes on alone as well, so that none waits for another's trouble.
+ * Logins that end at the same time share these steps. One whose holder is connected, or left something, does that step
+ * alone; when a step fails that was shared each does it alone as well, so that none waits for another's trouble.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { failpoint } from '../../domain/failpoint.ts';
-import { type Gone, type LeaseRef, ProviderError } from '../../domain/provider.ts';
+import { type Gone, type LeaseRef, ProviderError, type Target } from '../../domain/provider.ts';
 import { together } from '../../domain/together.ts';
-import { actFor, drop, isGone, type Login, tidyAndDrop, touched } from './drop.ts';
+import { actFor, drop, type Login, tidyAndDrop, touched } from './drop.ts';
+import { asMakers } from './makers.ts';
 import { type FoundRole, lockingAndReading, oursAmong } from './marker.ts';
 import { againWhenConcurrent, type Door, gate, oidsOf, quoteName, quoteText, readThenWrite, sqlOf } from './sql.ts';
 
 type Cut = { at: Date; sessionsCut: number };
-/** What the shared steps leave of a login: nothing any more; a role to go on with alone; or, undefined, everything. */
-type Left = Gone | { readonly login: Login; readonly cut: Cut | undefined } | undefined;
-interface Asked {
-  readonly ref: LeaseRef;
-  readonly signal: AbortSignal;
+/** A login that nobody can begin to use; `cut` when nobody uses it either. */
+interface Refused {
+  readonly login: Login;
+  readonly cut: Cut | undefined;
 }
+const notThere = { cutAt: null, sessionsCut: 0, notes: [] } as const satisfies Gone;
 
-/** So many logins share a step, at most, and so many steps are under way at once. */
-const sharing = { most: 50, atOnce: 2 };
-/** So many go on alone at once, each with a session of ours: a target has few to spare. */
+/** So many logins share a step, at most, and so many steps of a kind are under way at once. */
+const sharing = { most: 100, atOnce: 2 };
+/** So many do a step alone at once, each with a session of ours: a target has few to spare. */
 const mostAlone = 4;
 /** From one look at the sessions to the next. Two that find none are needed: a login becomes visible a moment after it was let in. */
 const lookAgainMs = 30;
 
-/** Gives what ends the login of a lease. What is not there is success; a role of this name without our marker is refused and left alone. */
-export function revoker(door: Door): (ref: LeaseRef, signal: AbortSignal) => Promise<Gone> {
-  const share = together(sharing, (asked: readonly Asked[]) => endTogether(door, asked));
-  const alone = gate(mostAlone);
-  return async (ref, signal) => {
-    const left = (await share({ ref, signal })) ?? (await endTogether(door, [{ ref, signal }])[0]);
-    return left && 'login' in left ? alone(signal, door.name, () => goOnAlone(door, left.login, left.cut, signal)) : (left as Gone);
+/** What cuts and ends the logins of leases. What is not there is success; a role of this name without our marker is refused and left alone. */
+export function ender(door: Door): Required<Pick<Target, 'cut' | 'revoke'>> {
+  const refuseTogether = together(sharing, (asked: readonly Asked<LeaseRef>[]) => refuseAll(door, asked));
+  const dropTogether = together(sharing, (asked: readonly Asked<Login>[]) => dropAll(door, asked));
+  const gateAlone = gate(mostAlone);
+  const alone = <T>(signal: AbortSignal, work: () => Promise<T>) => gateAlone(signal, door.name, work);
+
+  const refuseAndCut = async (ref: LeaseRef, signal: AbortSignal): Promise<{ login: Login; cut: Cut } | null> => {
+    const shared = await refuseTogether({ what: ref, signal });
+    const refused = shared === undefined ? await refuseAll(door, [{ what: ref, signal }])[0] : shared;
+    if (!refused) return null;
+    const cut = refused.cut ?? (await alone(signal, () => cutAlone(door, refused.login, signal)));
+    return cut && { login: refused.login, cut };
+  };
+  return {
+    cut: async (ref, signal) => (await refuseAndCut(ref, signal))?.cut ?? null,
+    async revoke(ref, signal) {
+      const found = await refuseAndCut(ref, signal);
+      if (!found) return notThere;
+      const { login, cut } = found;
+      try {
+        await failpoint('postgres.terminated');
+        const notes = (await dropTogether({ what: login, signal })) ? [] : await alone(signal, () => tidyAndDrop(door, login, signal));
+        return { cutAt: cut.at, sessionsCut: cut.sessionsCut, notes };
+      } catch (error) {
+        throw withCut(error, cut, door, signal);
+      }
+    },
   };
 }
 
-/** The shared steps. Each promise is kept as soon as it is known what is left; one that is alone gets the error itself. */
-function endTogether(door: Door, asked: readonly Asked[]): Promise<Left>[] {
-  const ends = new Map(asked.map(({ ref }) => [ref.externalName, Promise.withResolvers<Left>()]));
-  const say = (ref: LeaseRef, left: Left) => ends.get(ref.externalName)?.resolve(left);
-  const fail = (error: unknown): void => {
-    // A target that cannot be reached is so for each of them.
-    const forAll = asked.length === 1 || (error instanceof ProviderError && error.code === 'target_unreachable');
-    for (const end of ends.values()) forAll ? end.reject(error) : end.resolve(undefined);
-  };
+/** The same login may be asked for twice at once. */
+interface Asked<What extends LeaseRef | Login> {
+  readonly what: What;
+  readonly signal: AbortSignal;
+}
+const nameOf = (what: LeaseRef | Login): string => ('ref' in what ? what.ref : what).externalName;
+
+/** A promise for each that asked, kept by `work` as soon as it knows; `lost` says what becomes of the others when it fails, or does not heed the signal. */
+function shared<What extends LeaseRef | Login, Result>(
+  asked: readonly Asked<What>[],
+  lost: (error: unknown) => Promise<Result>,
+  work: (all: readonly What[], signal: AbortSignal, say: (externalName: string, result: Result) => void) => Promise<void>,
+): Promise<Result>[] {
+  const ends = asked.map(() => Promise.withResolvers<Result>());
   const signal = AbortSignal.any(asked.map((one) => one.signal));
-  const steps = async (): Promise<void> => {
-    const refs = asked.map(({ ref }) => ref);
+  const lose = (error: unknown) => {
+    for (const end of ends) end.resolve(lost(error));
+  };
+  // What heeds the signal has its own words, which come first.
+  const giveUp = () => setTimeout(() => lose(signal.reason), 250);
+  signal.addEventListener('abort', giveUp, { once: true });
+  const say = (externalName: string, result: Result) => {
+    for (const [index, { what }] of asked.entries()) if (nameOf(what) === externalName) ends[index]?.resolve(result);
+  };
+  work(
+    asked.map(({ what }) => what),
+    signal,
+    say,
+  )
+    .catch(lose)
+    .finally(() => signal.removeEventListener('abort', giveUp));
+  return ends.map(({ promise }) => promise);
+}
+
+/** First commit, and two looks. Null for a login that is not there; undefined for one that must be tried again alone. */
+function refuseAll(door: Door, asked: readonly Asked<LeaseRef>[]): Promise<Refused | null | undefined>[] {
+  // A target that cannot be reached is so for each of them.
+  const forAll = (error: unknown) => asked.length === 1 || (error instanceof ProviderError && error.code === 'target_unreachable');
+  const lost = async (error: unknown) => {
+    if (forAll(error)) throw error;
+    return undefined;
+  };
+  return shared<LeaseRef, Refused | null | undefined>(asked, lost, async (refs, signal, say) => {
     const logins = await refuse(door, refs, signal);
-    for (const ref of refs) if (!logins.some((login) => login.ref.externalName === ref.externalName)) say(ref, { cutAt: null, sessionsCut: 0, notes: [] });
+    for (const ref of refs) if (!logins.some((login) => login.ref.externalName === ref.externalName)) say(ref.externalName, null);
     if (logins.length === 0) return;
     await failpoint('postgres.disabled');
-    const { at, quiet } = await door.run(signal, 'looking for open sessions', (client) =>
-      lookTwice(client, logins, (login) => say(login.ref, { login, cut: undefined })),
+    await door.run(signal, 'looking for open sessions', (client) =>
+      lookTwice(client, logins, (login, at) => say(login.ref.externalName, { login, cut: at && { at, sessionsCut: 0 } })),
     );
-    if (quiet.length === 0) return;
-    const cut = { at, sessionsCut: 0 };
-    try {
-      await failpoint('postgres.terminated');
-      const left = await door.run(signal, 'looking for what was left behind', (client) => touched(client, quiet));
-      const [others = [], bare = []] = [true, false].map((has) => quiet.filter(({ oid }) => left.some((one) => one.oid === oid) === has));
-      for (const login of others) say(login.ref, { login, cut });
-      if (bare.length > 0) await failpoint('postgres.cleaned');
+  });
+}
+
+/** Last commit, of those that left nothing. False for those that must go on alone. */
+function dropAll(door: Door, asked: readonly Asked<Login>[]): Promise<boolean>[] {
+  return shared<Login, boolean>(
+    asked,
+    async () => false,
+    async (logins, signal, say) => {
+      const left = await door.run(signal, 'looking for what was left behind', (client) => touched(client, logins));
+      const bare = logins.filter((login) => !left.some(({ oid }) => oid === login.oid));
+      for (const login of logins) if (!bare.includes(login)) say(login.ref.externalName, false);
+      if (bare.length === 0) return;
+      await failpoint('postgres.cleaned');
       await drop(door, bare, signal);
-      for (const { ref } of bare) say(ref, { cutAt: at, sessionsCut: 0, notes: [] });
-    } catch {
-      // Alone it is tried once more, and what happens then is told; those of which something is known already keep it.
-      for (const login of quiet) say(login.ref, { login, cut });
-    }
-  };
-  // A step that does not heed the signal keeps nobody; one that does has its own words, which come first.
-  const giveUp = () => setTimeout(() => fail(new ProviderError('target_timeout', `${door.name} did not answer in time.`)), 250);
-  signal.addEventListener('abort', giveUp, { once: true });
-  steps()
-    .catch(fail)
-    .finally(() => signal.removeEventListener('abort', giveUp));
-  return asked.map(({ ref }) => ends.get(ref.externalName)?.promise ?? Promise.resolve(undefined));
+      for (const login of bare) say(login.ref.externalName, true);
+    },
+  );
 }
 
 /** First commit: no new session. Gives the logins that are there. */
 async function refuse(door: Door, refs: readonly LeaseRef[], signal: AbortSignal): Promise<Login[]> {
   let found: Login[] = [];
-  const alter = ({ ref, role }: { ref: LeaseRef; role: FoundRole }): string => {
-    const end = role.validUntil && role.validUntil < role.readAt ? role.validUntil : role.readAt;
-    return `ALTER ROLE ${quoteName(ref.externalName)} NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL VALID UNTIL ${quoteText(end.toISOString())}`;
-  };
+  const mayBeUsed = ({ role: { canLogin, validUntil, readAt } }: { role: FoundRole }) => canLogin || !validUntil || validUntil >= readAt;
+  const alter = ({ ref, role: { validUntil, readAt } }: { ref: LeaseRef; role: FoundRole }) =>
+    `ALTER ROLE ${quoteName(ref.externalName)} NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL VALID UNTIL ${quoteText((validUntil && validUntil < readAt ? validUntil : readAt).toISOString())}`;
   await againWhenConcurrent(() =>
     door.run(signal, 'refusing new logins', (client) =>
       readThenWrite(client, lockingAndReading(refs), ([, roles]) => {
         const ours = oursAmong(door, refs, roles?.rows ?? []);
         found = ours.map(({ ref, role }) => ({ ref, oid: role.oid }));
-        return ours.map(alter).join('; ');
+        return asMakers(ours.filter(mayBeUsed), (some) => some.map(alter).join('; '));
       }),
     ),
   );
@@ -111,32 +159,21 @@ async function connected(client: pg.ClientBase, logins: readonly Login[]): Promi
   return { at: rows[0]?.now ?? new Date(0), oids: new Set(rows.flatMap(({ oid }) => oid ?? [])) };
 }
 
-/** Those of which two looks find no session, and when that was first so. `busy` is told of each of the others at once. */
-async function lookTwice(client: pg.ClientBase, logins: readonly Login[], busy: (login: Login) => void): Promise<{ at: Date; quiet: Login[] }> {
+/** Tells of each whether two looks found no session of it, and when that was first so; of one that is in use, at once. */
+async function lookTwice(client: pg.ClientBase, logins: readonly Login[], tell: (login: Login, quietSince: Date | undefined) => void): Promise<void> {
   const first = await connected(client, logins);
-  for (const login of logins) if (first.oids.has(login.oid)) busy(login);
+  for (const login of logins) if (first.oids.has(login.oid)) tell(login, undefined);
   const left = logins.filter(({ oid }) => !first.oids.has(oid));
-  if (left.length === 0) return { at: first.at, quiet: [] };
+  if (left.length === 0) return;
   await sleep(lookAgainMs);
   const second = await connected(client, left);
-  for (const login of left) if (second.oids.has(login.oid)) busy(login);
-  return { at: first.at, quiet: left.filter(({ oid }) => !second.oids.has(oid)) };
+  for (const login of left) tell(login, second.oids.has(login.oid) ? undefined : first.at);
 }
 
-/** From new logins refused to the proof, for one login; a cut that is known already need not be made again. */
-async function goOnAlone(door: Door, login: Login, known: Cut | undefined, signal: AbortSignal): Promise<Gone> {
-  let cut = known;
-  try {
-    await againWhenConcurrent(() => door.run(signal, 'becoming able to act for the login', (client) => actFor(client, login.ref.externalName)));
-    if (!cut) {
-      cut = await door.run(signal, 'cutting open sessions', (client) => cutSessions(client, door, login));
-      await failpoint('postgres.terminated');
-    }
-    return { cutAt: cut.at, sessionsCut: cut.sessionsCut, notes: await tidyAndDrop(door, login, signal) };
-  } catch (error) {
-    if (sqlOf(error).code === '42704' && (await isGone(door, login, signal))) return { cutAt: cut?.at ?? null, sessionsCut: cut?.sessionsCut ?? 0, notes: [] };
-    throw cut ? withCut(error, cut, door, signal) : error;
-  }
+/** Becomes able to act for the login, and ends its sessions. Null when it is gone. */
+async function cutAlone(door: Door, login: Login, signal: AbortSignal): Promise<Cut | null> {
+  if (!(await actFor(door, login, signal))) return null;
+  return door.run(signal, 'cutting open sessions', (client) => cutSessions(client, door, login));
 }
 
 /** Until none is left, also those that were logging in at that moment. */
