@@ -27,6 +27,8 @@ export const providerDouble = (real: Provider, faultsOf: (target: string) => Fau
         const { another } = faultsOf(name);
         return another && ((spec: LeaseSpec, signal: AbortSignal) => another(() => target.issue(spec, signal), spec, signal));
       },
+      // With something in the way of `revoke` nothing is cut past it.
+      cut: async (ref, signal) => (faultsOf(name).revoke ? null : ((await target.cut?.(ref, signal)) ?? null)),
       revoke: (ref, signal) => {
         const call = () => target.revoke(ref, signal);
         return faultsOf(name).revoke?.(call, ref, signal) ?? call();

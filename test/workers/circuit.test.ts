@@ -6,6 +6,8 @@ import { type House, startTestHouse, until } from '../support/house.ts';
 import { claimed, granted } from '../support/house-verbs.ts';
 import { addLeases, leftOpen } from '../support/many-leases.ts';
 
+/** So many tries are under way at once at a PostgreSQL target. */
+const places = 32;
 let house: House;
 let calls: number[] = [];
 beforeAll(async () => {
@@ -41,7 +43,7 @@ test('two hundred leases of a target that is away: one try at a time, each chang
   // What had begun before comes to its end.
   await new Promise((resolve) => setTimeout(resolve, 200));
   const before = calls.length;
-  expect(before).toBeLessThanOrEqual(10);
+  expect(before).toBeLessThanOrEqual(places + 6);
   await new Promise((resolve) => setTimeout(resolve, 9_000));
   expect(calls.length - before).toBeGreaterThanOrEqual(2);
   expect(calls.length - before).toBeLessThanOrEqual(6);
@@ -79,9 +81,9 @@ test('a call that does not heed its signal counts as silence, and is written dow
     calls.push(performance.now());
     return new Promise(() => undefined);
   };
-  await addLeases(house.database.superuser, { target: 'orders-db', count: 30 });
+  await addLeases(house.database.superuser, { target: 'orders-db', count: 80 });
   await until('it is lost', () => codes().length === 1, 30_000);
-  expect(calls.length).toBeLessThanOrEqual(8);
+  expect(calls.length).toBeLessThanOrEqual(places + 4);
   const { rows } = await house.database.superuser.query<{ last_error: string }>(`SELECT last_error FROM lease WHERE state = 'revoking' AND tries > 0`);
   expect(rows.length).toBeGreaterThanOrEqual(3);
   expect(rows[0]?.last_error).toContain('did not answer in time');

@@ -34,6 +34,7 @@ export async function actFor(door: Door, { ref, oid }: Login, signal: AbortSigna
 /** Last commit, and the proof: the names are gone from `pg_roles` and nothing is connected as any of them. */
 export async function drop(door: Door, logins: readonly Login[], signal: AbortSignal): Promise<void> {
   if (logins.length === 0) return;
+  await failpoint('postgres.cleaned');
   const refs = logins.map(({ ref }) => ref);
   await againWhenConcurrent(() =>
     door.run(signal, 'dropping the role', (client) =>
@@ -74,7 +75,6 @@ export async function tidyAndDrop(door: Door, login: Login, signal: AbortSignal)
         throw entryRefused(error, door, database);
       }
     }
-    await failpoint('postgres.cleaned');
     try {
       await drop(door, [login], signal);
       return [...new Set(notes)];

@@ -71,6 +71,7 @@ const nameOf = (what: LeaseRef | Login): string => ('ref' in what ? what.ref : w
 
 /** A promise for each that asked, kept by `work` as soon as it knows; `lost` says what becomes of the others when it fails, or does not heed the signal. */
 function shared<What extends LeaseRef | Login, Result>(
+  name: string,
   asked: readonly Asked<What>[],
   lost: (error: unknown) => Promise<Result>,
   work: (all: readonly What[], signal: AbortSignal, say: (externalName: string, result: Result) => void) => Promise<void>,
@@ -78,10 +79,15 @@ function shared<What extends LeaseRef | Login, Result>(
   const ends = asked.map(() => Promise.withResolvers<Result>());
   const signal = AbortSignal.any(asked.map((one) => one.signal));
   const lose = (error: unknown) => {
-    for (const end of ends) end.resolve(lost(error));
+    for (const end of ends) {
+      const result = lost(error);
+      // One that was kept before hears nothing of this.
+      result.catch(() => undefined);
+      end.resolve(result);
+    }
   };
   // What heeds the signal has its own words, which come first.
-  const giveUp = () => setTimeout(() => lose(signal.reason), 250);
+  const giveUp = () => setTimeout(() => lose(new ProviderError('target_timeout', `${name} did not answer in time.`)), 250);
   signal.addEventListener('abort', giveUp, { once: true });
   const say = (externalName: string, result: Result) => {
     for (const [index, { what }] of asked.entries()) if (nameOf(what) === externalName) ends[index]?.resolve(result);
@@ -104,7 +110,7 @@ function refuseAll(door: Door, asked: readonly Asked<LeaseRef>[]): Promise<Refus
     if (forAll(error)) throw error;
     return undefined;
   };
-  return shared<LeaseRef, Refused | null | undefined>(asked, lost, async (refs, signal, say) => {
+  return shared<LeaseRef, Refused | null | undefined>(door.name, asked, lost, async (refs, signal, say) => {
     const logins = await refuse(door, refs, signal);
     for (const ref of refs) if (!logins.some((login) => login.ref.externalName === ref.externalName)) say(ref.externalName, null);
     if (logins.length === 0) return;
@@ -118,6 +124,7 @@ function refuseAll(door: Door, asked: readonly Asked<LeaseRef>[]): Promise<Refus
 /** Last commit, of those that left nothing. False for those that must go on alone. */
 function dropAll(door: Door, asked: readonly Asked<Login>[]): Promise<boolean>[] {
   return shared<Login, boolean>(
+    door.name,
     asked,
     async () => false,
     async (logins, signal, say) => {
@@ -125,7 +132,6 @@ function dropAll(door: Door, asked: readonly Asked<Login>[]): Promise<boolean>[]
       const bare = logins.filter((login) => !left.some(({ oid }) => oid === login.oid));
       for (const login of logins) if (!bare.includes(login)) say(login.ref.externalName, false);
       if (bare.length === 0) return;
-      await failpoint('postgres.cleaned');
       await drop(door, bare, signal);
       for (const login of bare) say(login.ref.externalName, true);
     },
