@@ -39,8 +39,9 @@ export function ender(door: Door): Required<Pick<Target, 'cut' | 'revoke'>> {
   const alone = <T>(signal: AbortSignal, work: () => Promise<T>) => gateAlone(signal, door.name, work);
 
   const refuseAndCut = async (ref: LeaseRef, signal: AbortSignal): Promise<{ login: Login; cut: Cut } | null> => {
-    const shared = await refuseTogether({ what: ref, signal });
-    const refused = shared === undefined ? await refuseAll(door, [{ what: ref, signal }])[0] : shared;
+    const asked = { what: ref, signal };
+    const answer = await refuseTogether(asked);
+    const refused = answer === undefined ? await alone(signal, async () => refuseAll(door, [asked])[0]) : answer;
     if (!refused) return null;
     const cut = refused.cut ?? (await alone(signal, () => cutAlone(door, refused.login, signal)));
     return cut && { login: refused.login, cut };
@@ -92,11 +93,8 @@ function shared<What extends LeaseRef | Login, Result>(
   const say = (externalName: string, result: Result) => {
     for (const [index, { what }] of asked.entries()) if (nameOf(what) === externalName) ends[index]?.resolve(result);
   };
-  work(
-    asked.map(({ what }) => what),
-    signal,
-    say,
-  )
+  const all = asked.map(({ what }) => what);
+  work(all, signal, say)
     .catch(lose)
     .finally(() => signal.removeEventListener('abort', giveUp));
   return ends.map(({ promise }) => promise);
