@@ -66,15 +66,20 @@ export async function install(): Promise<string> {
 
 const people = ['oncall', 'second'];
 
-/** Starts both, on free ports of loopback. The administrator's token is random, so a server that accepts it is our child. */
+/**
+ * Starts both, on free ports of loopback. The administrator's token is random, so a server that accepts it is our child. A port that was
+ * free may be taken a moment later, by a connection that somebody opens: then it is tried again on others, twice.
+ */
 export async function startKubernetes(): Promise<Kubernetes> {
   const bin = await install();
-  const folder = await mkdtemp(join(tmpdir(), 'halligan-kubernetes-'));
-  try {
-    return await startIn(folder, bin);
-  } catch (error) {
-    await rm(folder, { recursive: true, force: true });
-    throw error;
+  for (let tries = 1; ; tries++) {
+    const folder = await mkdtemp(join(tmpdir(), 'halligan-kubernetes-'));
+    try {
+      return await startIn(folder, bin);
+    } catch (error) {
+      await rm(folder, { recursive: true, force: true });
+      if (tries >= 3 || !/address already in use/.test((error as Error).message)) throw error;
+    }
   }
 }
 
