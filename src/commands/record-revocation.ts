@@ -65,7 +65,7 @@ export async function recordRevocations(ctx: Small, tries: readonly Tried[]): Pr
       moves.push(judge(tx, grant, lease, result, seen));
     }
     await moveAll(tx.sql, 'lease', moves);
-    const gone = new Map(moves.flatMap(({ row, to }) => (to === 'revoked' ? [[row.id, true]] : [])));
+    const gone = new Set(moves.flatMap(({ row, to }) => (to === 'revoked' ? [row.id] : [])));
     const touched = [...grants.values()].filter(({ id }) => open.get(id)?.some((lease) => gone.has(lease.id)));
     await settleGrants(tx, touched, new Map([...open].map(([id, leases]) => [id, leases.filter((lease) => !gone.has(lease.id))])));
   });
